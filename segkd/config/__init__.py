@@ -1,0 +1,1 @@
+"""Configuration: params.yaml and the studies as closed, typed models; resolving one run."""

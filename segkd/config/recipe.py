@@ -1,0 +1,117 @@
+"""Recipes: data set + training protocol + evaluation rule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from segkd.config.base import Closed
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Scale(Closed):
+    """Random resize. `factor`: of the image's size, uniform or in steps. `short_side`: to a short side in pixels."""
+
+    kind: Literal["factor", "short_side"] = "factor"
+    low: float = Field(1.0, gt=0)
+    high: float = Field(1.0, gt=0)
+    step: float | None = Field(None, gt=0, description="grid of factors; none = continuous")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scale:
+        if self.low > self.high:
+            raise ValueError(f"scale needs low <= high, got {self.low} > {self.high}")
+        return self
+
+
+class Blur(Closed):
+    """Gaussian blur with probability p and a radius drawn uniformly, pixels (AICSD, AttnFD: p 0.5, U(0, 1))."""
+
+    probability: Probability = 0.0
+    radius: tuple[float, float] = (0.0, 1.0)
+
+
+class Normalise(Closed):
+    """x -> (x / divide - mean) / std per channel, in the given channel order.
+
+    Default: RGB in [0, 1] with ImageNet's statistics. CIRKD, SKD: order bgr, divide 1, mean (104.00698793, 116.66876762, 122.67891434), std 1.
+    """
+
+    order: Literal["rgb", "bgr"] = "rgb"
+    divide: float = Field(255.0, gt=0)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class Augmentation(Closed):
+    """Random scale -> pad and crop -> flip -> blur -> normalise, all drawn from (seed, epoch, index)."""
+
+    crop: tuple[int, int] = Field(description="height, width of the crop, pixels")
+    scale: Scale = Scale()
+    flip: Probability = 0.5
+    blur: Blur = Blur()
+    normalise: Normalise = Normalise()
+    pad_image: Literal["mean", "black"] = Field("mean", description="mean: 0 after normalising; black: 0 before it")
+    pad_label: int = Field(255, ge=0, le=255, description="255 = ignored; 0 = the slip of AICSD's and AttnFD's code on VOC")
+
+
+class Optimiser(Closed):
+    """SGD or AdamW with learning-rate factors for parts of the model."""
+
+    name: Literal["sgd", "adamw"]
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    head_factor: float = Field(1.0, gt=0, description="learning rate of the head over that of the backbone")
+
+
+class Schedule(Closed):
+    """Poly decay per iteration, lr * (1 - i/I)^power, after a linear warm-up."""
+
+    power: float = Field(0.9, ge=0)
+    warmup: int = Field(0, ge=0, description="iterations of linear warm-up")
+    warmup_factor: float = Field(0.1, gt=0, le=1, description="share of the learning rate at iteration 0")
+
+
+class Evaluation(Closed):
+    """How a network is scored, and which checkpoint is called best."""
+
+    split: Literal["val", "test"] = "val"
+    select_split: Literal["val"] = "val"
+    select_every: int = Field(0, ge=0, description="iterations between looks at select_split; 0 = never (no best)")
+    short_side: int | None = Field(None, gt=0, description="resize image AND label so before scoring (AICSD: 513)")
+    absent_classes: Literal["nan", "zero"] = Field("nan", description="zero only where a published number used it")
+    batch: int = Field(1, ge=1)
+
+
+class Recipe(Closed):
+    """Data set + training protocol. Everything here can change a result; nothing here depends on the machine."""
+
+    dataset: str
+    teacher_recipe: str | None = Field(None, description="recipe under which teachers are trained; none = this one")
+    iterations: int | None = Field(None, gt=0)
+    epochs: int | None = Field(None, gt=0)
+    batch: int = Field(gt=0, description="images per update, over all devices and accumulation steps")
+    micro_batch: int | None = Field(None, gt=0, description="images per forward pass; gradients are accumulated to `batch`")
+    input_scale: float = Field(1.0, gt=0, le=1, description="images are resized by this before training and evaluation; labels are scored at their own size")
+    augmentation: Augmentation
+    optimiser: Optimiser
+    schedule: Schedule = Schedule()
+    auxiliary_weight: float = Field(0.4, ge=0, description="of the auxiliary head's cross-entropy, where a network has one")
+    cross_entropy_per_image: bool = Field(False, description="divide the pixel mean by the batch size (AICSD's and AttnFD's code)")
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
+    precision: Literal["float32", "auto"] = Field("auto", description="auto: bf16 autocast on devices that gain from it")
+    threads: int = Field(1, ge=1, description="CPU threads of one run; part of the recipe because it orders floating-point sums")
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _length(self) -> Recipe:
+        if (self.iterations is None) == (self.epochs is None):
+            raise ValueError("give exactly one of iterations and epochs")
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        return self

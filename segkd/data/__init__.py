@@ -1,0 +1,1 @@
+"""Data sets: catalogue, download, preparation, augmentation, resumable order."""

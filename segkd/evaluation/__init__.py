@@ -1,0 +1,1 @@
+"""Scores from one integer confusion matrix, boundary and calibration, cost."""

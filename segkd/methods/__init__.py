@@ -1,0 +1,1 @@
+"""Distillation methods, one file per paper; `available()` lists them, `register` adds one."""

@@ -1,0 +1,1 @@
+"""Published against reproduced: tables, figures, HTML."""
