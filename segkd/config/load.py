@@ -22,7 +22,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.YAMLError(f"anchors and aliases are not allowed (line {event.start_mark.line + 1}): write the value out")
+            raise yaml.YAMLError(
+                f"anchors and aliases are not allowed (line {event.start_mark.line + 1}): write the value out"
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -41,9 +43,25 @@ def read_yaml(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         return yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader
     except FileNotFoundError:
-        raise ConfigError(explain("A configuration file is missing.", expected=path, found="no such file", where=path.parent, fix="run from the project's folder, or give the path")) from None
+        raise ConfigError(
+            explain(
+                "A configuration file is missing.",
+                expected=path,
+                found="no such file",
+                where=path.parent,
+                fix="run from the project's folder, or give the path",
+            )
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(explain("A configuration file cannot be read.", expected="plain YAML: mappings, lists, text, numbers", found=str(error), where=path, fix="correct the file")) from None
+        raise ConfigError(
+            explain(
+                "A configuration file cannot be read.",
+                expected="plain YAML: mappings, lists, text, numbers",
+                found=str(error),
+                where=path,
+                fix="correct the file",
+            )
+        ) from None
 
 
 def validation_message(error: ValidationError, model: type[BaseModel], where: str) -> str:
@@ -117,5 +135,13 @@ def load_study(name: str, folder: Path = Path("workflow/studies")) -> Study:
     if not path.exists():
         known = sorted(file.stem for file in folder.glob("*.yaml"))
         near = difflib.get_close_matches(name, known, n=1)
-        raise ConfigError(explain(f"There is no study {name!r}.", expected=f"one of {', '.join(known)}", found=name, where=folder, fix=f"did you mean {near[0]!r}?" if near else "add the file, or correct `studies`"))
+        raise ConfigError(
+            explain(
+                f"There is no study {name!r}.",
+                expected=f"one of {', '.join(known)}",
+                found=name,
+                where=folder,
+                fix=f"did you mean {near[0]!r}?" if near else "add the file, or correct `studies`",
+            )
+        )
     return load(Study, path)

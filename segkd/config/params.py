@@ -49,5 +49,7 @@ class Params(Closed):
             if recipe.dataset not in self.datasets:
                 raise ValueError(f"recipe {name!r}: no data set {recipe.dataset!r}; there are {sorted(self.datasets)}")
             if recipe.teacher_recipe and recipe.teacher_recipe not in self.recipes:
-                raise ValueError(f"recipe {name!r}: no teacher_recipe {recipe.teacher_recipe!r}; there are {sorted(self.recipes)}")
+                raise ValueError(
+                    f"recipe {name!r}: no teacher_recipe {recipe.teacher_recipe!r}; there are {sorted(self.recipes)}"
+                )
         return self

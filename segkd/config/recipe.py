@@ -54,7 +54,9 @@ class Augmentation(Closed):
     blur: Blur = Blur()
     normalise: Normalise = Normalise()
     pad_image: Literal["mean", "black"] = Field("mean", description="mean: 0 after normalising; black: 0 before it")
-    pad_label: int = Field(255, ge=0, le=255, description="255 = ignored; 0 = the slip of AICSD's and AttnFD's code on VOC")
+    pad_label: int = Field(
+        255, ge=0, le=255, description="255 = ignored; 0 = the slip of AICSD's and AttnFD's code on VOC"
+    )
 
 
 class Optimiser(Closed):
@@ -96,16 +98,31 @@ class Recipe(Closed):
     iterations: int | None = Field(None, gt=0)
     epochs: int | None = Field(None, gt=0)
     batch: int = Field(gt=0, description="images per update, over all devices and accumulation steps")
-    micro_batch: int | None = Field(None, gt=0, description="images per forward pass; gradients are accumulated to `batch`")
-    input_scale: float = Field(1.0, gt=0, le=1, description="images are resized by this before training and evaluation; labels are scored at their own size")
+    micro_batch: int | None = Field(
+        None, gt=0, description="images per forward pass; gradients are accumulated to `batch`"
+    )
+    input_scale: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="images are resized by this before training and evaluation; labels are scored at their own size",
+    )
     augmentation: Augmentation
     optimiser: Optimiser
     schedule: Schedule = Schedule()
-    auxiliary_weight: float = Field(0.4, ge=0, description="of the auxiliary head's cross-entropy, where a network has one")
-    cross_entropy_per_image: bool = Field(False, description="divide the pixel mean by the batch size (AICSD's and AttnFD's code)")
+    auxiliary_weight: float = Field(
+        0.4, ge=0, description="of the auxiliary head's cross-entropy, where a network has one"
+    )
+    cross_entropy_per_image: bool = Field(
+        False, description="divide the pixel mean by the batch size (AICSD's and AttnFD's code)"
+    )
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
-    precision: Literal["float32", "auto"] = Field("auto", description="auto: bf16 autocast on devices that gain from it")
-    threads: int = Field(1, ge=1, description="CPU threads of one run; part of the recipe because it orders floating-point sums")
+    precision: Literal["float32", "auto"] = Field(
+        "auto", description="auto: bf16 autocast on devices that gain from it"
+    )
+    threads: int = Field(
+        1, ge=1, description="CPU threads of one run; part of the recipe because it orders floating-point sums"
+    )
     evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")

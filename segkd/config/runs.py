@@ -89,7 +89,15 @@ class Resolved(Closed):
 def pick(entries: dict[str, Entry], name: str, kind: str) -> Entry:
     """An entry of params.yaml by name; ConfigError says which there are."""
     if name not in entries:
-        raise ConfigError(explain(f"There is no {kind} {name!r}.", expected=f"one of {', '.join(sorted(entries))}", found=name, where=f"params.yaml: {kind}s", fix="add it there, or correct the name"))
+        raise ConfigError(
+            explain(
+                f"There is no {kind} {name!r}.",
+                expected=f"one of {', '.join(sorted(entries))}",
+                found=name,
+                where=f"params.yaml: {kind}s",
+                fix="add it there, or correct the name",
+            )
+        )
     return entries[name]
 
 
@@ -106,7 +114,9 @@ def resolve(params: Params, run: Run) -> Resolved:
     recipe = pick(params.recipes, run.recipe, "recipe")
     method = pick(params.methods, run.method, "method")
     if (method.method == "none") != (run.teacher is None):
-        raise ConfigError(f"run {run.name!r}: method `none` takes no teacher, every other one needs a teacher after '@'")
+        raise ConfigError(
+            f"run {run.name!r}: method `none` takes no teacher, every other one needs a teacher after '@'"
+        )
     teacher = teacher_of(params, run)
     return Resolved(
         run=run.name,
@@ -124,10 +134,14 @@ def cell_runs(study: Study, cell: Cell) -> list[Run]:
     """The runs of one cell, a seed each, defaults filled in."""
     recipe, student = cell.recipe or study.defaults.recipe, cell.student or study.defaults.student
     if recipe is None or student is None:
-        raise ConfigError(f"study {study.title!r}: a cell for method {cell.method!r} names no recipe or student, and neither do the defaults")
+        raise ConfigError(
+            f"study {study.title!r}: a cell for method {cell.method!r} names no recipe or student, and neither do the defaults"
+        )
     teacher = None if cell.method == "none" else (cell.teacher or study.defaults.teacher)
     if cell.method != "none" and teacher is None:
-        raise ConfigError(f"study {study.title!r}: the cell for method {cell.method!r} names no teacher, and neither do the defaults")
+        raise ConfigError(
+            f"study {study.title!r}: the cell for method {cell.method!r} names no teacher, and neither do the defaults"
+        )
     seeds = study.defaults.seeds if cell.seeds is None else cell.seeds
     return [Run(recipe, student, cell.method, teacher, seed) for seed in seeds]
 

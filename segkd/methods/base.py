@@ -73,7 +73,9 @@ class Method(nn.Module):
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})  # fields of Outputs that are read, for checks and docs
-    teacher_attention: ClassVar[Literal["none", "cbam"]] = "none"  # network variant that the teacher must have been trained as
+    teacher_attention: ClassVar[Literal["none", "cbam"]] = (
+        "none"  # network variant that the teacher must have been trained as
+    )
     factor: ClassVar[float] = 1.0
 
     def __init__(self, config: MethodConfig, student: Channels, teacher: Channels, classes: int) -> None:
@@ -106,7 +108,9 @@ class Method(nn.Module):
         return {}
 
     @classmethod
-    def pretraining(cls, config: MethodConfig, student: Channels, teacher: Channels, classes: int) -> Pretraining | None:
+    def pretraining(
+        cls, config: MethodConfig, student: Channels, teacher: Channels, classes: int
+    ) -> Pretraining | None:
         """The module to train on the teacher beforehand, or None."""
         return None
 

@@ -26,7 +26,9 @@ def register(name: str) -> Callable[[type[Method]], type[Method]]:
     def add(cls: type[Method]) -> type[Method]:
         known = _METHODS.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ConfigError(f"method {name!r} is registered twice: by {known.__module__} and {cls.__module__}; rename one")
+            raise ConfigError(
+                f"method {name!r} is registered twice: by {known.__module__} and {cls.__module__}; rename one"
+            )
         cls.name = name
         _METHODS[name] = cls
         return cls
@@ -63,7 +65,9 @@ def method_class(name: str) -> type[Method]:
                 expected=f"one of none, {', '.join(available())}",
                 found=name,
                 where="params.yaml: methods.*.method",
-                fix=f"did you mean {near[0]!r}?" if near else "install the package that registers it, or correct the name",
+                fix=f"did you mean {near[0]!r}?"
+                if near
+                else "install the package that registers it, or correct the name",
             )
         )
     return _METHODS[name]

@@ -1,0 +1,97 @@
+"""Writing files so that a reader sees the old content or the new, never a part; and hashing them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from segkd.errors import DataError, explain
+
+
+@contextmanager
+def atomic_open(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing; on success fsync it and rename it over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; without this a power cut can bring the old file back."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Replace a file's content in one step."""
+    with atomic_open(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def atomic_save(path: Path, save: Callable[[BinaryIO], None]) -> None:
+    """Replace a file in one step by what `save(file)` writes (numpy.savez, torch.save)."""
+    with atomic_open(path) as file:
+        save(file)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON in one step; NaN and infinity are refused, since JSON has none."""
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; DataError where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            explain(
+                "A file is missing.",
+                expected=path.name,
+                found="no such file",
+                where=path.parent,
+                fix="run the step that makes it",
+            )
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            explain(
+                "A file is damaged.",
+                expected="JSON",
+                found=error,
+                where=path,
+                fix="delete it and run the step that makes it again",
+            )
+        ) from None
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 (hex) of a file's content, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
