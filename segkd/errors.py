@@ -44,7 +44,7 @@ class LockedError(SegkdError):
     exit_code = 4
 
 
-class Interrupted(SegkdError):
+class InterruptedRunError(SegkdError):
     """The run was asked to stop (Ctrl-C, SIGTERM); its state is saved and it can go on later."""
 
     exit_code = 130

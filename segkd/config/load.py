@@ -20,7 +20,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys, anchors and aliases: a configuration says each thing once, in place."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.YAMLError(
                 f"anchors and aliases are not allowed (line {event.start_mark.line + 1}): write the value out"
@@ -41,7 +41,7 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file; ConfigError where it is missing, broken, or uses tags, anchors or duplicate keys."""
     try:
         text = path.read_text(encoding="utf-8")
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(
             explain(
@@ -73,7 +73,8 @@ def validation_message(error: ValidationError, model: type[BaseModel], where: st
             faults.append(f"{place}: unknown key{_nearest(model, item['loc'])}")
         else:
             faults.append(f"{place}: {item['msg'].removeprefix('Value error, ')}; found {item['input']!r}"[:400])
-    return f"The configuration cannot be used ({len(faults)} fault{'s' * (len(faults) > 1)}).\n  where: {where}\n{listing(faults)}"
+    count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+    return f"The configuration cannot be used ({count}).\n  where: {where}\n{listing(faults)}"
 
 
 def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:

@@ -19,7 +19,7 @@ class NetworkConfig(Closed):
     backbone: Backbone
     stem: Literal["conv7", "deep", "conv3"] = Field(
         "conv7",
-        description="conv7: 7x7 stride 2 + max-pool; deep: three 3x3 + max-pool; conv3: one 3x3, no pooling (tiny images)",
+        description="conv7: 7x7 stride 2 + pool; deep: three 3x3 + pool; conv3: one 3x3, no pool (tiny images)",
     )
     output_stride: Literal[4, 8, 16, 32] = 8
     multi_grid: tuple[int, ...] | None = Field(None, description="dilation factors of the last stage's blocks")

@@ -36,7 +36,8 @@ class Blur(Closed):
 class Normalise(Closed):
     """x -> (x / divide - mean) / std per channel, in the given channel order.
 
-    Default: RGB in [0, 1] with ImageNet's statistics. CIRKD, SKD: order bgr, divide 1, mean (104.00698793, 116.66876762, 122.67891434), std 1.
+    Default: RGB in [0, 1] with ImageNet's statistics. CIRKD, SKD: order bgr, divide 1, std 1 and
+    mean (104.00698793, 116.66876762, 122.67891434).
     """
 
     order: Literal["rgb", "bgr"] = "rgb"

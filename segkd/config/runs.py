@@ -135,7 +135,7 @@ def cell_runs(study: Study, cell: Cell) -> list[Run]:
     recipe, student = cell.recipe or study.defaults.recipe, cell.student or study.defaults.student
     if recipe is None or student is None:
         raise ConfigError(
-            f"study {study.title!r}: a cell for method {cell.method!r} names no recipe or student, and neither do the defaults"
+            f"study {study.title!r}: a cell for {cell.method!r} names no recipe or student, nor do the defaults"
         )
     teacher = None if cell.method == "none" else (cell.teacher or study.defaults.teacher)
     if cell.method != "none" and teacher is None:

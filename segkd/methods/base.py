@@ -13,7 +13,7 @@ from segkd.networks.outputs import Channels, Outputs
 
 
 class MethodConfig(Closed):
-    """Base of every method's hyper-parameters. `preset` chooses defaults: the paper's definition or the released code's."""
+    """Base of every method's hyper-parameters. `preset` chooses defaults: the paper's or the released code's."""
 
     preset: Literal["paper", "released"] = "paper"
 
@@ -84,7 +84,7 @@ class Method(nn.Module):
         self.classes = classes
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
-        """Named, weighted scalar terms. labels: (B, H, W) int64 at input size, 255 = ignored. The teacher carries no gradient."""
+        """Named, weighted scalar terms. labels: (B, H, W) int64 at input size, 255 = ignored."""
         raise NotImplementedError
 
     def task_weight(self, progress: Progress, batch: int) -> float:
@@ -96,7 +96,7 @@ class Method(nn.Module):
         return True
 
     def method_moves(self, progress: Progress) -> bool:
-        """False while the method's own parameters stand still (connectors frozen after epoch 0 in some released code)."""
+        """False while the method's own parameters stand still (connectors after epoch 0 in some released code)."""
         return True
 
     def own_optimisers(self) -> Iterable[OwnOptimiser]:
