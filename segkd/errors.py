@@ -32,6 +32,10 @@ class DriftError(CheckpointError):
     """A run would go on under another configuration, data, teacher or code than it started with."""
 
 
+class StorageError(SegkdError):
+    """A file cannot be written: the disk is full, over quota or read-only."""
+
+
 class NonFiniteError(SegkdError):
     """A loss, gradient or teacher output is not finite; training stopped before the update."""
 
