@@ -1,0 +1,160 @@
+"""One function per step of the workflow: download -> prepare -> teacher -> [autoencoder] -> student -> evaluate -> report.
+
+Here the rooms meet: training gets its journal and its validation handed in, so that it imports neither.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segkd.config.load import load_params
+from segkd.config.params import Params
+from segkd.config.runs import PREPARED, RAW, Run, pick, resolve
+from segkd.errors import ConfigError, explain
+
+if TYPE_CHECKING:
+    from segkd.training.inputs import Job
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to do a run; none of this changes its result."""
+
+    root: Path = Path()
+    config_hash: str | None = None
+    fresh: bool = False
+    allow_drift: bool = False
+    workers: int = 0
+    save_seconds: float = 60.0
+
+
+def download(name: str, *, root: Path = Path(), source: Path | None = None) -> Path:
+    """Fetch and verify a data set as published, or take it from `source`; returns data/raw/<name>."""
+    from segkd.data.download import download as fetch
+
+    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
+    return fetch(name, config, root / RAW / name, source=source)
+
+
+def prepare(name: str, *, root: Path = Path()) -> Path:
+    """Check every image and label, and turn them into memory-mapped arrays; returns data/prepared/<name>."""
+    from segkd.data.prepare import prepare as make
+
+    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
+    return make(name, config, root / RAW / name, root / PREPARED / name)
+
+
+def teacher(run: Run, options: Options) -> None:
+    """Train a network that will teach: cross-entropy alone."""
+    _train("teacher", run, options)
+
+
+def student(run: Run, options: Options) -> None:
+    """Train a student, alone (method `none`) or with a teacher."""
+    _train("student", run, options)
+
+
+def autoencoder(run: Run, options: Options) -> None:
+    """Train what a method needs on the frozen teacher before any student (KA's autoencoder)."""
+    from segkd.tracking.journal import Journal
+    from segkd.training.pretrain import pretrain
+
+    params = load_params(options.root / "params.yaml")
+    job = _job("autoencoder", run, params, options)
+    with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params):
+        pretrain(job, journal, save_seconds=options.save_seconds)
+
+
+def evaluate(run: Run, options: Options) -> Path:
+    """Score a finished run on its recipe's split; writes evaluation.json, per_image.npz and samples.npz."""
+    from segkd.evaluation.step import evaluate as score
+
+    params = load_params(options.root / "params.yaml")
+    _expect(params, run, options.config_hash)
+    return score(run, root=options.root)
+
+
+def track(study: str, *, root: Path = Path()) -> Path:
+    """Mirror a study's runs into MLflow; never fails because MLflow does."""
+    from segkd.tracking.replay import track as replay
+
+    return replay(study, root=root)
+
+
+def report(study: str, *, root: Path = Path()) -> Path:
+    """Write a study's tables, figures and page; returns reports/<study>."""
+    from segkd.report.build import report as build
+
+    return build(study, root=root)
+
+
+def check(*, root: Path = Path()) -> list[str]:
+    """Validate params.yaml down to every method's hyper-parameters; returns the names of the methods."""
+    from segkd.methods.registry import method_config
+
+    params = load_params(root / "params.yaml")
+    for name, entry in params.methods.items():
+        if entry.method != "none":
+            method_config(entry.method, entry.options, where=f"params.yaml: methods.{name}")
+    return sorted(params.methods)
+
+
+def _train(step: str, run: Run, options: Options) -> None:
+    from segkd.evaluation.quick import miou
+    from segkd.tracking.journal import Journal
+    from segkd.training.run import train
+
+    params = load_params(options.root / "params.yaml")
+    job = _job(step, run, params, options)
+    with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params):
+        train(job, journal, miou, save_seconds=options.save_seconds)
+
+
+def _job(step: str, run: Run, params: Params, options: Options) -> Job:
+    from segkd.training.inputs import Job
+
+    _expect(params, run, options.config_hash)
+    return Job(
+        root=options.root,
+        run=run,
+        resolved=resolve(params, run),
+        step=step,
+        fresh=options.fresh,
+        allow_drift=options.allow_drift,
+        workers=options.workers,
+    )
+
+
+def _expect(params: Params, run: Run, config_hash: str | None) -> None:
+    """Refuse to run under another configuration than the workflow planned with: params.yaml may have changed since."""
+    found = resolve(params, run).sha256()
+    if config_hash is not None and found != config_hash:
+        raise ConfigError(
+            explain(
+                f"params.yaml changed after {run.name!r} was planned.",
+                expected=config_hash,
+                found=found,
+                where="params.yaml",
+                fix="start snakemake again",
+            )
+        )
+
+
+@contextmanager
+def _mirrored(folder: Path, params: Params) -> Iterator[None]:
+    """Mirror a run that lasts longer than tracking.live_after seconds into MLflow while it runs, by another process."""
+    from segkd.tracking.follow import start_follower
+
+    timer = threading.Timer(params.tracking.live_after, start_follower, args=(folder,), kwargs={"pid": os.getpid()})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,298 @@
+"""The training loop, for teachers, autoencoders and students alike. Read it from the top.
+
+Order of resuming: (1) the newest undamaged state of the same run; (2) nothing: train from scratch. The teacher is
+input, not state; the order of the data is a function of (seed, epoch, index), so neither is saved.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from segkd.config.recipe import Augmentation, Optimiser, Schedule
+from segkd.data.augmentation import normalise
+from segkd.data.loading import Batch
+from segkd.errors import InterruptedRunError, NonFiniteError, explain
+from segkd.files import write_json
+from segkd.methods.base import Progress
+from segkd.networks.weights import write as write_weights
+from segkd.training import optimise
+from segkd.training import state as states
+from segkd.training.device import Place
+from segkd.training.learner import Learner
+from segkd.training.progress import Display
+
+log = logging.getLogger(__name__)
+
+
+class Journal(Protocol):
+    """What the loop writes to; segkd.tracking.journal.Journal is one."""
+
+    def train(self, iteration: int, values: dict[str, float]) -> None: ...  # noqa: D102
+    def val(self, iteration: int, values: dict[str, float]) -> None: ...  # noqa: D102
+    def event(self, iteration: int, event: str, detail: str = "") -> None: ...  # noqa: D102
+    def rewind(self, iteration: int) -> None: ...  # noqa: D102
+    def flush(self) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, and how often to do what beside it. Iterations are updates of the weights."""
+
+    iterations: int
+    per_epoch: int
+    batch: int
+    micro_batch: int
+    optimiser: Optimiser
+    schedule: Schedule
+    augmentation: Augmentation
+    gradient_clip: float | None = None
+    select_every: int = 0
+    log_every: int = 10
+    save_seconds: float = 60.0
+
+    def progress(self, iteration: int) -> Progress:
+        """Where training stands before update number `iteration` (from 0)."""
+        return Progress(
+            iteration, self.iterations, iteration // self.per_epoch, math.ceil(self.iterations / self.per_epoch)
+        )
+
+
+@dataclass
+class Training:
+    """Everything that one run holds while it trains."""
+
+    folder: Path
+    learner: Learner
+    plan: Plan
+    place: Place
+    journal: Journal
+    display: Display
+    conditions: dict[str, object]
+    validate: Callable[[], float] | None = None
+    stopping: Callable[[], bool] = lambda: False
+    optimisers: dict[str, Optimizer] = field(init=False)
+    rates: dict[str, float] = field(init=False)
+    best: dict[str, object] | None = None
+    elapsed: float = 0.0
+    resumes: int = 0
+    drift: list[str] = field(default_factory=list)
+    sums: Sums = field(default_factory=lambda: Sums())  # noqa: PLW0108 -- the class is defined below
+
+    def __post_init__(self) -> None:
+        main = optimise.build(self.plan.optimiser, self.learner.groups())
+        own = {f"own-{one.name}": (optimise.build_own(one), one.lr) for one in self.learner.own_optimisers()}
+        self.optimisers = {"main": main} | {name: optimiser for name, (optimiser, _) in own.items()}
+        self.rates = {"main": self.plan.optimiser.lr} | {name: rate for name, (_, rate) in own.items()}
+
+    @property
+    def state_folder(self) -> Path:
+        """Where the unfinished run's state lies."""
+        return self.folder / "state"
+
+
+def fit(run: Training, batches: Callable[[int], Iterator[Batch]], *, allow_drift: bool = False) -> None:
+    """Train to the plan's last iteration, from the newest state if there is one.
+
+    batches: start iteration -> iterator of batches up to the end.
+    Raises NonFiniteError before an update that would spoil the weights, InterruptedRunError when asked to stop, after
+    saving.
+    """
+    done = resume(run, allow_drift=allow_drift)
+    started, saved_at = time.monotonic() - run.elapsed, time.monotonic()
+    for batch in batches(done):
+        progress = run.plan.progress(done)
+        share = optimise.poly(run.plan.schedule, done, run.plan.iterations)
+        for name, optimiser in run.optimisers.items():
+            optimise.set_rate(optimiser, run.rates[name], share)
+            optimiser.zero_grad(set_to_none=True)
+
+        terms = backward(run, batch, progress)
+        check_finite(run, batch, progress, terms)
+        update(run, progress)
+        terms |= update_own(run, progress)
+        run.sums.add(terms)
+        done += 1
+
+        if done % run.plan.log_every == 0 or done == run.plan.iterations:
+            values = run.sums.means() | {"lr": share * run.plan.optimiser.lr}
+            run.journal.train(done, values)
+            run.display.show(done, values)
+        if run.plan.select_every and (done % run.plan.select_every == 0 or done == run.plan.iterations):
+            select(run, done)
+
+        run.elapsed = time.monotonic() - started
+        stop = run.stopping() and done < run.plan.iterations
+        if stop or time.monotonic() - saved_at >= run.plan.save_seconds or done == run.plan.iterations:
+            save(run, done)
+            saved_at = time.monotonic()
+        if stop:
+            run.journal.event(done, "stop", "asked to stop")
+            run.journal.flush()
+            raise InterruptedRunError(f"stopped at iteration {done} of {run.plan.iterations}; the same command goes on")
+
+
+def resume(run: Training, *, allow_drift: bool) -> int:
+    """Restore the newest state; returns the number of updates already done."""
+    state = states.load_state(run.state_folder)
+    if state is None:
+        run.journal.rewind(0)
+        run.journal.event(0, "start", str(run.folder))
+        return 0
+    run.drift = state.scalars["drift"] + states.check_drift(
+        state.scalars["conditions"], dict(run.conditions), where=run.folder, allow=allow_drift
+    )
+    for name, module in run.learner.modules.items():
+        states.unpack_module(name, module, state.tensors)
+    for name, optimiser in run.optimisers.items():
+        states.unpack_optimiser(f"optimiser-{name}", optimiser, state.tensors)
+    states.unpack_random(run.place.device, state.tensors)
+    run.sums = Sums.unpack(state.tensors, state.scalars["unlogged"])
+    run.best, run.elapsed, run.resumes = state.scalars["best"], state.scalars["elapsed"], state.scalars["resumes"] + 1
+    run.journal.rewind(state.iteration)
+    run.journal.event(state.iteration, "resume", f"resume number {run.resumes}")
+    log.info("going on at iteration %d of %d", state.iteration, run.plan.iterations)
+    return state.iteration
+
+
+def save(run: Training, done: int) -> None:
+    """Write the state, the journal first: a state never promises lines that the journal does not hold."""
+    run.journal.flush()
+    tensors = states.pack_random(run.place.device)
+    for name, module in run.learner.modules.items():
+        tensors |= states.pack_module(name, module)
+    for name, optimiser in run.optimisers.items():
+        tensors |= states.pack_optimiser(f"optimiser-{name}", optimiser)
+    tensors |= run.sums.pack()
+    scalars = {
+        "iteration": done,
+        "unlogged": run.sums.count,
+        "best": run.best,
+        "elapsed": run.elapsed,
+        "resumes": run.resumes,
+        "conditions": run.conditions,
+        "drift": run.drift,
+    }
+    states.save_state(run.state_folder, states.State(tensors, scalars))
+
+
+def backward(run: Training, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+    """Gradients of the whole batch, in micro-batches; returns the terms' means over the batch, detached."""
+    terms: dict[str, Tensor] = {}
+    total = len(batch.images)
+    for start in range(0, total, run.plan.micro_batch):
+        part = slice(start, start + run.plan.micro_batch)
+        images = run.place.images(batch.images[part])
+        images = normalise(images, batch.boxes[part].to(images.device), run.plan.augmentation)
+        labels = batch.labels[part].to(run.place.device, non_blocking=True)
+        with run.place.autocast():
+            found = run.learner.terms(images, labels, progress)
+        share = len(images) / total
+        loss = torch.stack([term.float() for term in found.values()]).sum() * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name, term in found.items():
+            terms[name] = terms.get(name, torch.zeros((), device=term.device)) + term.detach().float() * share
+    return terms
+
+
+def check_finite(run: Training, batch: Batch, progress: Progress, terms: dict[str, Tensor]) -> None:
+    """Stop before the update where a term or the gradient is not finite; keeps what is needed to replay the batch."""
+    parameters = [p for group in run.optimisers["main"].param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if bool(torch.isfinite(torch.stack([*terms.values(), norm])).all()):
+        if run.plan.gradient_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, run.plan.gradient_clip, norm)
+        return
+    values = {name: str(float(term)) for name, term in terms.items()} | {"gradient norm": str(float(norm))}
+    place = run.folder / "nonfinite.json"
+    write_json(place, {"iteration": progress.iteration, "images": list(batch.ids), "values": values})
+    bad = [name for name, value in values.items() if not math.isfinite(float(value))]
+    raise NonFiniteError(
+        explain(
+            f"Training stopped before update {progress.iteration + 1}: {', '.join(bad)} not finite.",
+            expected="finite loss terms and gradients",
+            found=values,
+            where=f"images {', '.join(batch.ids)}; written to {place}",
+            fix="lower the learning rate, add warm-up or gradient_clip, or look at these images and labels",
+        )
+    )
+
+
+def update(run: Training, progress: Progress) -> None:
+    """One step of the main optimiser, without the groups that stand still."""
+    still = run.learner.still(progress)
+    for group in run.optimisers["main"].param_groups:
+        if group["name"] in still:
+            for parameter in group["params"]:
+                parameter.grad = None
+    run.optimisers["main"].step()
+
+
+def update_own(run: Training, progress: Progress) -> dict[str, Tensor]:
+    """One step of the method's own optimisers, on the batch that the student has just learned from."""
+    own = [optimiser for name, optimiser in run.optimisers.items() if name != "main"]
+    if not own:
+        return {}
+    for optimiser in own:
+        optimiser.zero_grad(set_to_none=True)  # the student's loss reached the critic's weights, too
+    with run.place.autocast():
+        terms = run.learner.critic(progress)
+    if not terms:
+        return {}
+    torch.stack([term.float() for term in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
+    for optimiser in own:
+        optimiser.step()
+    return {f"critic.{name}": term.detach().float() for name, term in terms.items()}
+
+
+def select(run: Training, done: int) -> None:
+    """Look at the validation split and keep the best weights, beside the last ones that are the result."""
+    if run.validate is None:
+        return
+    miou = run.validate()
+    run.journal.val(done, {"miou": miou})
+    if run.best is None or miou > float(str(run.best["miou"])):
+        sha = write_weights(run.folder / "best.safetensors", run.learner.result.state_dict())
+        run.best = {"iteration": done, "miou": miou, "file": "best.safetensors", "sha256": sha}
+
+
+class Sums:
+    """Running means of loss terms, kept on the device: reading them is what makes host and device wait."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Add one iteration's terms."""
+        for name, term in terms.items():
+            self.totals[name] = self.totals[name] + term if name in self.totals else term
+        self.count += 1
+
+    def pack(self) -> dict[str, Tensor]:
+        """The sums since the last line of the journal, so that a resumed run writes the same lines."""
+        return {f"sums.{name}": total for name, total in self.totals.items()}
+
+    @classmethod
+    def unpack(cls, tensors: dict[str, Tensor], count: int) -> Sums:
+        """Inverse of pack."""
+        sums = cls()
+        sums.totals = {n.removeprefix("sums."): total for n, total in tensors.items() if n.startswith("sums.")}
+        sums.count = count
+        return sums
+
+    def means(self) -> dict[str, float]:
+        """Means since the last call, with `loss`, the sum of what trains the result."""
+        values = {name: float(total) / self.count for name, total in self.totals.items()}
+        loss = math.fsum(value for name, value in values.items() if not name.startswith("critic."))
+        self.totals, self.count = {}, 0
+        return {"loss": loss} | values
