@@ -1,0 +1,89 @@
+"""KD: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531, per pixel."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from segkd.errors import ConfigError
+from segkd.methods.base import Method, MethodConfig, Progress
+from segkd.methods.checks import filled, require_stride
+from segkd.methods.registry import register
+from segkd.networks.outputs import Channels, Outputs
+from segkd.ops.divergence import softmax_divergence
+from segkd.ops.shapes import bilinear, require_same
+
+Reduction = Literal["pixel", "element"]
+
+
+def kd_loss(
+    student: Float[Tensor, "b c h w"],
+    teacher: Float[Tensor, "b c h w"],
+    *,
+    temperature: float = 1.0,
+    reduction: Reduction = "pixel",
+) -> Float[Tensor, ""]:
+    """KL(softmax(z_t / T) || softmax(z_s / T)) over the classes, of logits, nats.
+
+    "pixel": T^2 * mean over images and positions (Hinton et al., section 2; CIRKD's form).
+    "element": mean over images, positions AND classes, no T^2 (the form of AICSD and IFVD).
+    Ignored pixels are included: no label is used. Maps of different shape: ConfigError.
+    """
+    require_same(student, teacher, channels=True, where="kd: logits of student and teacher")
+    rows = student.numel() // student.shape[1]
+    scale = temperature**2 / rows if reduction == "pixel" else 1 / student.numel()
+    return softmax_divergence(student, teacher, over="channels", temperature=temperature, scale=scale)
+
+
+class KDConfig(MethodConfig):
+    """Hyper-parameters of `kd`."""
+
+    preset: Literal["paper"] = Field("paper", description="kd has one definition")
+    weight: float = Field(1.0, ge=0, description="of the term; default 1 for reduction pixel, 10 for element")
+    temperature: float = Field(1.0, gt=0, description="T, softens both distributions")
+    reduction: Reduction = Field("pixel", description="pixel: T^2 * mean over pixels; element: also / classes, no T^2")
+    resize: Literal["refuse", "teacher"] = Field(
+        "refuse",
+        description="teacher: student logits are brought to the teacher's larger map, bilinearly (KA's comparison)",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weight_of_reduction(cls, values: Any) -> Any:
+        element = isinstance(values, dict) and values.get("reduction") == "element"
+        return filled(values, {"weight": 10.0} if element else {})
+
+
+@register("kd")
+class KD(Method):
+    """Pixel-wise distillation of class probabilities, logits at head stride."""
+
+    Config = KDConfig
+    needs = frozenset({"logits"})
+    config: KDConfig
+
+    def __init__(self, config: KDConfig, student: Channels, teacher: Channels, classes: int) -> None:
+        super().__init__(config, student, teacher, classes)
+        if config.resize == "refuse":
+            require_stride(
+                student.logits, teacher.logits, field="logits", method="kd", fix="set resize: teacher for this method"
+            )
+        elif student.logits.stride <= teacher.logits.stride:
+            raise ConfigError(
+                "method 'kd': resize: teacher enlarges the student's logits to the teacher's map, but that map is not "
+                f"larger (student: input / {student.logits.stride}, teacher: input / {teacher.logits.stride}); "
+                "remove `resize`"
+            )
+
+    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
+        """{"kd": weight * kd_loss}."""
+        if self.config.weight == 0:
+            return {}
+        logits = student.logits
+        if self.config.resize == "teacher":
+            logits = bilinear(logits, (teacher.logits.shape[-2], teacher.logits.shape[-1]))
+        loss = kd_loss(logits, teacher.logits, temperature=self.config.temperature, reduction=self.config.reduction)
+        return {"kd": self.config.weight * loss}
