@@ -32,14 +32,14 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, head: Head, auxiliary: Auxiliary | None, attention: CBAM | None, *, linear: bool
+        self, config: NetworkConfig, backbone: Backbone, head: Head, auxiliary: Auxiliary | None, attention: CBAM | None
     ) -> None:
         super().__init__()
+        self.config = config
         self.backbone = backbone
         self.head = head
         self.auxiliary = auxiliary
         self.attention = attention
-        self.linear = linear  # stage 4 ends without activation (MobileNetV2)
         self.channels = _channels(backbone, head, auxiliary, attention)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Outputs:
@@ -50,7 +50,8 @@ class Network(nn.Module):
         used = stages
         if self.attention is not None:
             refined = attention["stage4"] = self.attention(stages[3].pre)
-            used = (*stages[:3], Stage(refined, refined if self.linear else F.relu(refined)))
+            linear = self.config.backbone == "mobilenetv2"  # its stages end without activation
+            used = (*stages[:3], Stage(refined, refined if linear else F.relu(refined)))
         out = self.head(used)
         return Outputs(out.logits, out.embedding, stages, auxiliary, out.maps, attention | out.attention)
 
@@ -77,8 +78,8 @@ def build(config: NetworkConfig, classes: int) -> Network:
     """A network with fresh weights from torch's global generator (see `initialise`); the caller seeds it.
 
     `config.pretrained` is not looked at: whoever starts a training lays ImageNet weights over the network, once, by
-    `segkd.networks.pretrained.apply`; everybody else loads the weights of a run. The backbone is drawn first, so that
-    it starts alike with every head. ConfigError where the configuration names a network that does not exist.
+    `pretrained.load_pretrained`; everybody else loads the weights of a run. The backbone is drawn first, so that it
+    starts alike with every head. ConfigError where the configuration names a network that does not exist.
     """
     check(config)
     backbone = _backbone(config)
@@ -89,7 +90,7 @@ def build(config: NetworkConfig, classes: int) -> Network:
     if config.attention == "cbam":
         attention = CBAM(backbone.stages[3].channels)
         head.attention.update({name: CBAM(map_.channels) for name, map_ in head.maps.items()})
-    network = Network(backbone, head, auxiliary, attention, linear=config.backbone == "mobilenetv2")
+    network = Network(config, backbone, head, auxiliary, attention)
     for part in (head, auxiliary, attention):
         if part is not None:
             initialise(part)

@@ -1,7 +1,7 @@
 """ResNet-18, -34, -50 and -101 (He et al. 2016) for dense prediction, under torchvision's state-dict keys.
 
 Keys: conv1, bn1, layer1.0.conv1 ... layer4.2.bn3, layerN.0.downsample.0 (conv) and .1 (norm). With the deep stem
-`conv1` is a sequence: conv1.0 (conv), conv1.1 (norm), conv1.3 (conv), conv1.4 (norm), conv1.6 (conv), then bn1 as usual.
+`conv1` is a sequence: conv1.0 (conv), conv1.1 (norm), conv1.3 (conv), conv1.4 (norm), conv1.6 (conv), then bn1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Bottleneck(nn.Module):
 
 
 class Layer(nn.Sequential):
-    """The blocks of one stage. The ReLUs between them act here, so that the last sum is seen before and after its own."""
+    """The blocks of one stage; their ReLUs act here, so that the last block's sum is seen before and after its own."""
 
     def forward(self, x: Tensor) -> Stage:
         """The stage's map before and after its last ReLU."""
@@ -102,8 +102,8 @@ class ResNet(Backbone):
     output strides 4, 8 and 16 can be reached.
 
     Output stride: a stage whose stride would pass it gets stride 1 and twice the dilation; the convolution that
-    carried the stride keeps the previous dilation (torchvision's replace_stride_with_dilation; the CIRKD family's "first
-    block at half the dilation"). So the dilated network computes the strided one's values, and those between them.
+    carried the stride keeps the previous dilation (torchvision's replace_stride_with_dilation; the CIRKD family's
+    "first block at half the dilation"). So the dilated network computes the strided one's values, and those between.
 
     `multi_grid`: factors on the last stage's dilation, one per block, first block included (DeepLabV3, section 3.2.2);
     (1, 1) or (1, 1, 1) gives the first block the full dilation too.
