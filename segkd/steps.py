@@ -1,4 +1,4 @@
-"""One function per step of the workflow: download -> prepare -> teacher -> [autoencoder] -> student -> evaluate -> report.
+"""One function per step: download -> prepare -> teacher -> [autoencoder] -> student -> evaluate -> track, report.
 
 Here the rooms meet: training gets its journal and its validation handed in, so that it imports neither.
 """
