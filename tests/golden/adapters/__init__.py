@@ -1,0 +1,38 @@
+"""Golden loss name -> the project's function, one module per family.
+
+A module has LOSSES: name -> function(tensors, **params) that returns a Result (or the scalar of component "loss"), and
+may have PROPERTIES for cases that state a property. A parameter that a function does not take is a TypeError: it fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class Result:
+    """values: component -> scalar; leaves: gradients asked for by names that are not inputs; state: to be digested."""
+
+    values: dict[str, Tensor]
+    leaves: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _collect(kind: str) -> dict[str, Callable[..., Any]]:
+    known: dict[str, Callable[..., Any]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for name, function in getattr(importlib.import_module(f"{__name__}.{module.name}"), kind, {}).items():
+            if name in known:
+                raise ValueError(f"golden loss {name!r} is mapped twice")
+            known[name] = function
+    return known
+
+
+LOSSES = _collect("LOSSES")
+PROPERTIES = _collect("PROPERTIES")
