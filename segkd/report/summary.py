@@ -1,0 +1,82 @@
+"""What was found, in one or two plain sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from segkd.report import text
+from segkd.report.rows import Row, TableRows
+
+
+def summary(tables: Sequence[TableRows]) -> str:
+    """The page's first sentence: scores, gain and number of seeds, or how far the study is."""
+    rows = list({row.key: row for table in tables for row in table.rows}.values())
+    done = sum(len(row.entry.scored) for row in rows)
+    planned = sum(len(row.entry.evidence) for row in rows)
+    if not done:
+        return f"Nothing has been measured yet: none of the study's {planned} runs has been evaluated."
+    sentences = [_finding(rows)]
+    if done < planned:
+        sentences.append(f"{planned - done} of {planned} runs are still missing.")
+    verdicts = Counter(row.verdict.word for row in rows if row.verdict)
+    if verdicts:
+        listed = ", ".join(f"{number} {word}" for word, number in verdicts.most_common())
+        sentences.append(f"Against the published values: {listed}.")
+    return " ".join(sentences)
+
+
+def _finding(rows: Sequence[Row]) -> str:
+    gains = [row for row in rows if row.gain]
+    if len(gains) == 1:
+        return _one(gains[0]) + _teacher(rows)
+    if gains:
+        return _many(gains) + _teacher(rows)
+    alone = next((row for row in rows if row.is_baseline and row.miou), None)
+    first = (
+        f"The student without teacher reaches {_percent(alone)} mIoU" if alone and alone.miou else "Scores are there"
+    )
+    why = next((row.no_gain for row in rows if not row.entry.is_teacher and not row.is_baseline), "")
+    return f"{first}; no gain can be given yet" + (f" ({why})." if why else ".") + _teacher(rows)
+
+
+def _one(row: Row) -> str:
+    gain, name = row.gain, row.label
+    if gain is None or row.miou is None:
+        return ""
+    size = f"{text.signed(gain.mean)} points of mIoU (95 % interval {_span(row)}, {text.seeds(gain.seeds)})"
+    score = f"to {_percent(row)}"
+    if gain.words == "better":
+        return f"With {name} the student gains {size}, {score}."
+    if gain.words == "worse":
+        return f"With {name} the student becomes worse: {size}, {score}."
+    return f"No gain of {name} is visible: {size}, {score}."
+
+
+def _many(rows: Sequence[Row]) -> str:
+    words = Counter(row.gain.words for row in rows if row.gain)
+    parts = [f"{words[word]} {phrase}" for word, phrase in _PHRASES if words[word]]
+    best = max(rows, key=lambda row: row.gain.mean if row.gain else 0.0)
+    seeds = sorted({row.gain.seeds for row in rows if row.gain})
+    each = text.seeds(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {text.seeds(seeds[-1])}"
+    gain = text.signed(best.gain.mean) if best.gain else ""
+    return (
+        f"Of {len(rows)} comparisons with the student without teacher ({each} each), {', '.join(parts)}. "
+        f"Largest difference: {best.label} with {gain} points of mIoU (95 % interval {_span(best)})."
+    )
+
+
+_PHRASES = (("better", "show a gain"), ("no gain visible", "show none that is visible"), ("worse", "are worse"))
+
+
+def _span(row: Row) -> str:
+    return f"{text.signed(row.gain.low)} to {text.signed(row.gain.high)}" if row.gain else ""
+
+
+def _percent(row: Row) -> str:
+    return f"{text.number(row.miou.mean)} %" if row.miou else text.DASH
+
+
+def _teacher(rows: Sequence[Row]) -> str:
+    teachers = [row for row in rows if row.entry.is_teacher and row.miou]
+    return f" The teacher reaches {_percent(teachers[0])}." if len(teachers) == 1 else ""
