@@ -47,8 +47,9 @@ CATALOGUE = {
 def load_pretrained(network: Network, name: str, *, source: str | Path | None = None) -> list[str]:
     """Lay ImageNet weights over a network's backbone and return the keys that were left out on purpose.
 
-    source: see `fetch`. ConfigError for an unknown name, or weights of another backbone or stem; DownloadError where the
-    file cannot be had; CheckpointError where it is no dictionary of tensors or another key does not fit (all are listed).
+    source: see `fetch`. ConfigError for an unknown name, or weights of another backbone or stem; DownloadError where
+    the file cannot be had; CheckpointError where it is no dictionary of tensors, or with every other key that does not
+    fit.
     """
     entry = pick(name)
     _fits(entry, name, network.config)
