@@ -25,7 +25,7 @@ _SECONDS = 1.0  # of timing, unless _FEWEST passes take longer
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one forward pass at batch 1 up to the logits at their own stride (upsampling not counted).
+    """Cost of one forward pass at batch 1: up to the logits at their own stride, auxiliary heads included.
 
     flops: multiplications and additions of convolutions and matrix products, as torch's counter has them; macs: half of
     that; input: (3, height, width); latencies: milliseconds, float32, on `latency_device` with `latency_threads`.

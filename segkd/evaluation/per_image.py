@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from segkd.errors import DataError, explain
+from segkd.evaluation.stats import Sums
 from segkd.files import atomic_save
 
 
@@ -28,6 +29,11 @@ class PerImage:
     intersection: Int64[np.ndarray, "n classes"]
     label: Int64[np.ndarray, "n classes"]
     prediction: Int64[np.ndarray, "n classes"]
+
+    @property
+    def sums(self) -> Sums:
+        """(intersection, label, prediction), as the functions of `stats` take them."""
+        return self.intersection, self.label, self.prediction
 
     def save(self, path: Path) -> None:
         """Write `ids`, `intersection`, `label` and `prediction` as one npz, in one step."""

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 
 from segkd.errors import DataError, explain
 from segkd.evaluation.confusion import Absent
-from segkd.evaluation.per_image import PerImage
 
 Interval = tuple[float, float, float]  # estimate, low, high
+Array = Num[np.ndarray, "n classes"]
+Sums = tuple[Array, Array, Array]  # pixels per image and class: intersection, label, prediction (`PerImage.sums`)
 
 
 def miou_from_sums(
@@ -34,8 +35,8 @@ def miou_from_sums(
 
 
 def paired_gain_interval(
-    student: Sequence[PerImage],
-    baseline: Sequence[PerImage],
+    student: Sequence[Sums],
+    baseline: Sequence[Sums],
     resamples: int = 2000,
     seed: int = 0,
     *,
@@ -53,7 +54,7 @@ def paired_gain_interval(
     """
     _check_pairs(student, baseline)
     runs = [run for pair in zip(student, baseline, strict=True) for run in pair]
-    sums = np.stack([(run.intersection, run.label, run.prediction) for run in runs], axis=1).astype(np.float64)
+    sums = np.stack([np.asarray(run, np.float64) for run in runs], axis=1)
     parts, count, images, classes = sums.shape  # (3, 2 S, N, C), runs alternating student, baseline
     table = sums.transpose(2, 0, 1, 3).reshape(images, -1)
     rng = np.random.default_rng(seed)
@@ -70,12 +71,10 @@ def paired_gain_interval(
     return float(gains(np.ones((1, images))).mean()), float(low), float(high)
 
 
-def _check_pairs(student: Sequence[PerImage], baseline: Sequence[PerImage]) -> None:
-    """Pairing means the same images, classes and labels, and a baseline for each seed."""
-    runs = [*student, *baseline]
-    shapes = sorted({run.label.shape for run in runs})
-    fits = len(student) == len(baseline) > 0 and len(shapes) == 1 and shapes[0][0] > 0
-    if not fits or len({run.ids for run in runs}) != 1:
+def _check_pairs(student: Sequence[Sums], baseline: Sequence[Sums]) -> None:
+    """As many baselines as students, over one set of images and classes. Whether ids agree is the caller's to see."""
+    shapes = sorted({array.shape for run in (*student, *baseline) for array in run})
+    if not len(student) == len(baseline) > 0 or len(shapes) != 1 or shapes[0][0] == 0:
         raise DataError(
             explain(
                 "These runs cannot be compared pair by pair.",

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from segkd.config.runs import PREPARED, Resolved, Run
+from segkd.config.load import load_params
+from segkd.config.runs import PREPARED, Resolved, Run, resolve
 from segkd.data.prepared import Prepared
 from segkd.errors import DriftError, explain, listing
 from segkd.evaluation.cost import measure, median_input
@@ -24,14 +25,16 @@ from segkd.training.device import choose
 SAMPLES = 6
 
 
-def evaluate(run: Run, resolved: Resolved, root: Path = Path()) -> Path:
+def evaluate(run: Run, resolved: Resolved | None = None, root: Path = Path()) -> Path:
     """Score a run's last weights, and beside them the best on validation where there are any; returns evaluation.json.
 
+    resolved: the run's configuration; None reads it from root/params.yaml.
     Refuses weights whose hash is not run.json's (CheckpointError), and data or a configuration other than the run was
     trained with (DriftError; the recipe's `evaluation` may differ). Apart from `wall_seconds` and the latencies the
     result is a function of weights, data, recipe, device and number of threads. evaluation.json is written last.
     """
     started = time.perf_counter()
+    resolved = resolved or resolve(load_params(root / "params.yaml"), run)
     folder, recipe = root / run.folder, resolved.recipe
     record = read_json(folder / "run.json")
     prepared = Prepared(root / PREPARED / recipe.dataset)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from evaluation_fakes import IGNORE, labels, slow_confusion
+from PIL import Image
+
+from segkd.errors import DataError
+from segkd.evaluation.score import score_folders
+
+CLASSES = ("sky", "road", "car")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three labels and predictions; one pair in a subfolder, one prediction with a palette."""
+    truth = labels(3, [(20, 24), (16, 30)], len(CLASSES))
+    guess = [np.where(label == IGNORE, 0, np.roll(label, 1, 1) % len(CLASSES)).astype(np.uint8) for label in truth]
+    for kind, maps in (("labels", truth), ("predictions", guess)):
+        (tmp_path / kind / "city").mkdir(parents=True)
+        for name, ids in zip(("a", "b", "city/c"), maps, strict=True):
+            Image.fromarray(ids).save(tmp_path / kind / f"{name}.png")
+    colourful = Image.fromarray(guess[0])
+    colourful.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    colourful.save(tmp_path / "predictions" / "a.png")
+    return tmp_path / "labels", tmp_path / "predictions", truth, guess
+
+
+def write(path, ids):
+    Image.fromarray(np.asarray(ids, np.uint8)).save(path)
+
+
+def test_equals_the_confusion_over_all_files(folders):
+    truth_folder, guess_folder, truth, guess = folders
+    found = score_folders(truth_folder, guess_folder, CLASSES)
+    expected = sum(slow_confusion(g, t, 3) for g, t in zip(guess, truth, strict=True))
+    assert found.evaluation.confusion.tolist() == expected.tolist()
+    assert found.evaluation.per_image.ids == ("a", "b", "city/c")
+    record = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert record["confusion"] == expected.tolist()
+    assert record["images"] == 3
+    assert record["scores"]["miou"] == found.scores.miou
+    assert record["scores"]["ece"] is None
+    assert [entry["name"] for entry in record["per_class"]] == list(CLASSES)
+
+
+def test_mapping_turns_raw_ids_into_classes(folders):
+    truth_folder, guess_folder, truth, _ = folders
+    before = score_folders(truth_folder, guess_folder, CLASSES).as_json()
+    for name, ids in zip(("a", "b", "city/c"), truth, strict=True):
+        write(truth_folder / f"{name}.png", np.where(ids == IGNORE, 11, ids))
+    assert score_folders(truth_folder, guess_folder, CLASSES, mapping={11: IGNORE}).as_json() == before
+    with pytest.raises(DataError, match=r"label has ids \[11\], outside 0\.\.2"):
+        score_folders(truth_folder, guess_folder, CLASSES)
+
+
+def test_absent_class_is_counted_and_left_out_or_zero(folders):
+    truth_folder, guess_folder, *_ = folders
+    four = (*CLASSES, "moon")
+    left_out = score_folders(truth_folder, guess_folder, four).as_json()
+    zero = score_folders(truth_folder, guess_folder, four, absent="zero").as_json()
+    assert left_out["scores"]["absent_classes"] == zero["scores"]["absent_classes"] == 1
+    assert zero["scores"]["miou"] == pytest.approx(left_out["scores"]["miou"] * 3 / 4)
+    assert zero["scores"]["boundary_iou"] == pytest.approx(left_out["scores"]["boundary_iou"] * 3 / 4)
+    assert left_out["per_class"][3] == {
+        "name": "moon",
+        "iou": None,
+        "accuracy": None,
+        "boundary_iou": None,
+        "pixels": 0,
+    }
+
+
+def test_every_fault_is_listed_at_once(folders):
+    truth_folder, guess_folder, *_ = folders
+    write(truth_folder / "missing.png", np.zeros((4, 4)))
+    write(guess_folder / "extra.png", np.zeros((4, 4)))
+    write(guess_folder / "a.png", np.zeros((24, 20)))
+    write(guess_folder / "b.png", np.full((16, 30), 7))
+    (guess_folder / "city" / "c.png").write_bytes((guess_folder / "city" / "c.png").read_bytes()[:60])
+    with pytest.raises(DataError) as caught:
+        score_folders(truth_folder, guess_folder, CLASSES)
+    message = str(caught.value)
+    for words in (
+        "5 faults",
+        "a: the prediction is 20 x 24 instead of the label's 24 x 20",
+        "b: prediction has ids [7], outside 0..2",
+        "city/c: ",
+        "cannot be read",
+        "extra: a prediction without a label",
+        "missing: no prediction",
+    ):
+        assert words in message
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "1"])
+def test_colours_and_other_depths_are_refused(folders, mode):
+    truth_folder, guess_folder, *_ = folders
+    Image.new(mode, (24, 20)).save(guess_folder / "a.png")
+    with pytest.raises(DataError, match=f"mode {mode}"):
+        score_folders(truth_folder, guess_folder, CLASSES)
+
+
+def test_anything_may_be_predicted_on_ignored_pixels(folders):
+    truth_folder, guess_folder, truth, guess = folders
+    before = score_folders(truth_folder, guess_folder, CLASSES).as_json()
+    write(guess_folder / "a.png", np.where(truth[0] == IGNORE, 200, guess[0]))
+    assert score_folders(truth_folder, guess_folder, CLASSES).as_json() == before
+
+
+def test_no_labels_at_all_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no PNG"):
+        score_folders(tmp_path / "nothing", tmp_path, CLASSES)
+
+
+def test_labels_that_ignore_everything_are_an_error(tmp_path):
+    for kind in ("labels", "predictions"):
+        (tmp_path / kind).mkdir()
+        write(tmp_path / kind / "a.png", np.full((4, 4), IGNORE))
+    with pytest.raises(DataError, match="every label pixel is ignored"):
+        score_folders(tmp_path / "labels", tmp_path / "predictions", CLASSES)
