@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,17 +96,9 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise _foreign(path, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
+    except Exception as error:  # noqa: BLE001 -- a damaged pickle makes its reader stumble in any way
+        first = str(error).partition("\n")[0]  # the rest of PyTorch's message advises to load unsafely
+        raise _foreign(path, f"{type(error).__name__}: {first}") from None
     if not isinstance(content, dict):
         raise _foreign(path, f"a {type(content).__name__}")
     odd = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
