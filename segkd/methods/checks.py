@@ -26,3 +26,17 @@ def require_stride(student: Map, teacher: Map, *, field: str, method: str, fix: 
 def filled(values: Any, defaults: Mapping[str, Any]) -> Any:
     """Raw options with those defaults that depend on another option (a preset) filled in where a key is not given."""
     return {**defaults, **values} if isinstance(values, dict) else values
+
+
+def require_enlarging(student: Map, teacher: Map, *, field: str, method: str) -> None:
+    """ConfigError unless `resize: teacher` has something to enlarge: the teacher's map must be the larger one."""
+    if student.stride <= teacher.stride:
+        raise ConfigError(
+            explain(
+                f"Method {method!r}: resize: teacher cannot enlarge {field}: the teacher's map is not the larger one.",
+                expected="a student stride above the teacher's",
+                found=f"student: input / {student.stride}, teacher: input / {teacher.stride}",
+                where=f"params.yaml: methods (method: {method})",
+                fix="remove `resize`",
+            )
+        )

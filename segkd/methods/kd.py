@@ -8,9 +8,8 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from segkd.errors import ConfigError
 from segkd.methods.base import Method, MethodConfig, Progress
-from segkd.methods.checks import filled, require_stride
+from segkd.methods.checks import filled, require_enlarging, require_stride
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
 from segkd.ops.divergence import softmax_divergence
@@ -71,12 +70,8 @@ class KD(Method):
             require_stride(
                 student.logits, teacher.logits, field="logits", method="kd", fix="set resize: teacher for this method"
             )
-        elif student.logits.stride <= teacher.logits.stride:
-            raise ConfigError(
-                "method 'kd': resize: teacher enlarges the student's logits to the teacher's map, but that map is not "
-                f"larger (student: input / {student.logits.stride}, teacher: input / {teacher.logits.stride}); "
-                "remove `resize`"
-            )
+        else:
+            require_enlarging(student.logits, teacher.logits, field="logits", method="kd")
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
         """{"kd": weight * kd_loss}."""

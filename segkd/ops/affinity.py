@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segkd.ops.blocks import PRODUCT, spans
-from segkd.ops.formed import gradient_in_forward
+from segkd.ops.formed import Gradients, accumulator, gradient_in_forward, gradient_like
 from segkd.ops.precision import widen
 from segkd.ops.unit import pull_back, split
 
@@ -18,7 +18,7 @@ def _image(student: Tensor, teacher: Tensor, wanted: bool) -> tuple[Tensor, Tens
     v, _ = split(teacher, 0)
     # U'U - V'V = (D'E + E'D) / 2 with D = U - V and E = U + V: nothing cancels where the student is close
     left, right = torch.cat([u - v, u + v]), torch.cat([u + v, u - v]).mul_(0.5)
-    total = torch.zeros((), dtype=torch.float64, device=u.device)
+    total = accumulator(u)
     gradient = torch.zeros_like(u) if wanted else None
     for start, stop in spans(u.shape[1], u.shape[1], u.device, PRODUCT):
         rows = left[:, start:stop].T @ right
@@ -31,16 +31,15 @@ def _image(student: Tensor, teacher: Tensor, wanted: bool) -> tuple[Tensor, Tens
     return total, None if gradient is None else pull_back(gradient, u, inverse, 0)
 
 
-def _kernel(student: Tensor, teacher: Tensor, scale: float, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    gradient = torch.empty_like(student, memory_format=torch.contiguous_format) if wanted else None
-    total = torch.zeros((), dtype=torch.float64, device=student.device)
+def _kernel(student: Tensor, teacher: Tensor, scale: float, wanted: bool) -> tuple[Tensor, Gradients]:
+    gradient, total = gradient_like(student, wanted), accumulator(student)
     for image in range(student.shape[0]):
         s, t = (widen(x.detach()[image].flatten(1)) for x in (student, teacher))
         value, slope = _image(s, t, wanted)
         total += value
         if gradient is not None and slope is not None:
             gradient[image] = slope.mul_(scale).view_as(gradient[image])
-    return (total * scale).to(widen(student).dtype), gradient
+    return (total * scale).to(widen(student).dtype), None if gradient is None else (gradient,)
 
 
 _row_norms = gradient_in_forward(_kernel)

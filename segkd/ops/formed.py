@@ -1,4 +1,4 @@
-"""Losses whose gradient is formed in the forward pass: one tensor of the student's size is kept, nothing else."""
+"""Losses whose gradient is formed in the forward pass: tensors of the size of the inputs are kept, nothing else."""
 
 from __future__ import annotations
 
@@ -11,33 +11,44 @@ from torch.autograd.function import once_differentiable
 
 from segkd.ops.precision import full_precision
 
-Kernel = Callable[..., tuple[Tensor, Tensor | None]]
+Gradients = tuple[Tensor, ...] | None
+Kernel = Callable[..., tuple[Tensor, Gradients]]
 
 
-def gradient_in_forward(kernel: Kernel) -> Callable[..., Tensor]:
-    """Make `kernel(student, *rest, wanted) -> (scalar, gradient or None)` a function differentiable in `student` alone.
+def gradient_in_forward(kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor]:
+    """Make `kernel(*arguments, wanted) -> (scalar, gradients)` differentiable in its first `inputs` arguments.
 
-    The kernel runs without autograd and without autocast. It returns d scalar / d student, in the student's dtype,
-    where `wanted` is true. Every other argument (the teacher above all) gets no gradient.
+    The kernel runs without autograd and without autocast. Where `wanted` is true it returns d scalar / d input for
+    each of those arguments, in their dtypes; else it may return None. All other arguments (the teacher above all)
+    get no gradient.
     """
 
     class Formed(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, student: Tensor, *rest: Any) -> Tensor:
-            value, gradient = kernel(student, *rest, ctx.needs_input_grad[0])
-            ctx.others = len(rest)
-            if gradient is not None:
-                ctx.save_for_backward(gradient)
+        def forward(ctx: Any, *arguments: Any) -> Tensor:
+            value, gradients = kernel(*arguments, any(ctx.needs_input_grad[:inputs]))
+            ctx.others = len(arguments) - inputs
+            ctx.save_for_backward(*(gradients or ()))
             return value
 
         @staticmethod
         @once_differentiable
         def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-            (gradient,) = ctx.saved_tensors
-            return (gradient * upstream.to(gradient.dtype), *(None for _ in range(ctx.others)))
+            formed = (gradient * upstream.to(gradient.dtype) for gradient in ctx.saved_tensors)
+            return (*formed, *(None for _ in range(ctx.others)))
 
-    def loss(student: Tensor, *rest: Any) -> Tensor:
-        with full_precision(student):
-            return Formed.apply(student, *rest)  # type: ignore[no-untyped-call]
+    def loss(*arguments: Any) -> Tensor:
+        with full_precision(arguments[0]):
+            return Formed.apply(*arguments)  # type: ignore[no-untyped-call]
 
     return loss
+
+
+def gradient_like(x: Tensor, wanted: bool) -> Tensor | None:
+    """An empty, contiguous tensor for the gradient of `x`, or None where none is wanted."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format) if wanted else None
+
+
+def accumulator(x: Tensor) -> Tensor:
+    """A float64 zero on the device of `x`: sums over millions of float32 terms lose digits otherwise."""
+    return torch.zeros((), dtype=torch.float64, device=x.device)

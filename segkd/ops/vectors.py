@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from segkd.ops.blocks import spans
-from segkd.ops.formed import gradient_in_forward
+from segkd.ops.formed import Gradients, accumulator, gradient_in_forward, gradient_like
 from segkd.ops.precision import widen
 from segkd.ops.unit import pull_back, split
 
@@ -19,11 +18,10 @@ class _Distance(NamedTuple):
     scale: float
 
 
-def _kernel(student: Tensor, teacher: Tensor, how: _Distance, wanted: bool) -> tuple[Tensor, Tensor | None]:
+def _kernel(student: Tensor, teacher: Tensor, how: _Distance, wanted: bool) -> tuple[Tensor, Gradients]:
     s, t = student.detach().flatten(2), teacher.detach().flatten(2)
     images, channels, positions = s.shape
-    gradient = torch.empty_like(student, memory_format=torch.contiguous_format) if wanted else None
-    total = torch.zeros((), dtype=torch.float64, device=s.device)
+    gradient, total = gradient_like(student, wanted), accumulator(s)
     for image in range(images):
         for start, stop in spans(positions, channels, s.device):
             part = (image, slice(None), slice(start, stop))
@@ -33,7 +31,7 @@ def _kernel(student: Tensor, teacher: Tensor, how: _Distance, wanted: bool) -> t
             if gradient is not None:
                 slope = difference.sign_() if how.power == 1 else difference.mul_(2)
                 gradient.flatten(2)[part] = pull_back(slope, u, inverse, 0).mul_(how.scale)
-    return (total * how.scale).to(widen(student).dtype), gradient
+    return (total * how.scale).to(widen(student).dtype), None if gradient is None else (gradient,)
 
 
 _distance = gradient_in_forward(_kernel)
