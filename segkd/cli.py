@@ -134,7 +134,8 @@ def replay(study: StudyName) -> None:
     """Bring MLflow up to date with a study's runs, without duplicates."""
     from segkd import steps
 
-    typer.echo(steps.track(study))
+    for name, answer in steps.track(study).items():
+        typer.echo(f"{name}  {answer.get('mlflow_run_id') or answer.get('error')}")
 
 
 def _run(

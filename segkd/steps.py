@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segkd.config.load import load_params
+from segkd.config.load import load_params, load_study
 from segkd.config.params import Params
-from segkd.config.runs import PREPARED, RAW, Run, pick, resolve
+from segkd.config.runs import PREPARED, RAW, Run, pick, resolve, study_runs
 from segkd.errors import ConfigError, explain
 
 if TYPE_CHECKING:
@@ -45,9 +45,12 @@ def download(name: str, *, root: Path = Path(), source: Path | None = None) -> P
 def prepare(name: str, *, root: Path = Path()) -> Path:
     """Check every image and label, and turn them into memory-mapped arrays; returns data/prepared/<name>."""
     from segkd.data.prepare import prepare as make
+    from segkd.data.restore import give_receipt
 
     config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
-    return make(name, config, root / RAW / name, root / PREPARED / name)
+    made = make(name, config, root / RAW / name, root / PREPARED / name)
+    give_receipt(name, root)
+    return made
 
 
 def teacher(run: Run, options: Options) -> None:
@@ -67,7 +70,7 @@ def autoencoder(run: Run, options: Options) -> None:
 
     params = load_params(options.root / "params.yaml")
     job = _job("autoencoder", run, params, options)
-    with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params):
+    with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params, options.root):
         pretrain(job, journal, save_seconds=options.save_seconds)
 
 
@@ -77,13 +80,15 @@ def evaluate(run: Run, options: Options) -> Path:
 
     params = load_params(options.root / "params.yaml")
     _expect(params, run, options.config_hash)
+    _have_data(params, [run], options.root)
     return score(run, root=options.root)
 
 
-def track(study: str, *, root: Path = Path()) -> Path:
-    """Mirror a study's runs into MLflow; never fails because MLflow does."""
+def track(study: str, *, root: Path = Path()) -> dict[str, dict[str, str]]:
+    """Mirror a study's runs into MLflow; never fails because MLflow does. Returns the MLflow run of each run, or why not."""
     from segkd.tracking.replay import track as replay
 
+    _have_data_of(study, root)
     return replay(study, root=root)
 
 
@@ -91,7 +96,20 @@ def report(study: str, *, root: Path = Path()) -> Path:
     """Write a study's tables, figures and page; returns reports/<study>."""
     from segkd.report.build import report as build
 
+    _have_data_of(study, root)
     return build(study, root=root)
+
+
+def score(labels: Path, predictions: Path, name: str, *, root: Path = Path()) -> str:
+    """Score prediction PNGs against label PNGs of a data set; returns the scores as JSON text."""
+    import json
+
+    from segkd.data.catalogue import info_of
+    from segkd.evaluation.score import score_folders
+
+    info = info_of(pick(load_params(root / "params.yaml").datasets, name, "dataset"))
+    found = score_folders(labels, predictions, info.classes, mapping=info.mapping)
+    return json.dumps(found.as_json(), indent=1)
 
 
 def check(*, root: Path = Path()) -> list[str]:
@@ -112,7 +130,7 @@ def _train(step: str, run: Run, options: Options) -> None:
 
     params = load_params(options.root / "params.yaml")
     job = _job(step, run, params, options)
-    with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params):
+    with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params, options.root):
         train(job, journal, miou, save_seconds=options.save_seconds)
 
 
@@ -120,6 +138,7 @@ def _job(step: str, run: Run, params: Params, options: Options) -> Job:
     from segkd.training.inputs import Job
 
     _expect(params, run, options.config_hash)
+    _have_data(params, [run], options.root)
     return Job(
         root=options.root,
         run=run,
@@ -129,6 +148,19 @@ def _job(step: str, run: Run, params: Params, options: Options) -> Job:
         allow_drift=options.allow_drift,
         workers=options.workers,
     )
+
+
+def _have_data(params: Params, runs: list[Run], root: Path) -> None:
+    """Make prepared data again that only their receipts are left of: DVC passes on results, never data sets."""
+    from segkd.data.restore import restore
+
+    for name in {resolve(params, run).recipe.dataset for run in runs}:
+        restore(name, params.datasets[name], root)
+
+
+def _have_data_of(study: str, root: Path) -> None:
+    params = load_params(root / "params.yaml")
+    _have_data(params, study_runs(params, load_study(study, root / "workflow/studies")), root)
 
 
 def _expect(params: Params, run: Run, config_hash: str | None) -> None:
@@ -147,11 +179,12 @@ def _expect(params: Params, run: Run, config_hash: str | None) -> None:
 
 
 @contextmanager
-def _mirrored(folder: Path, params: Params) -> Iterator[None]:
+def _mirrored(folder: Path, params: Params, root: Path) -> Iterator[None]:
     """Mirror a run that lasts longer than tracking.live_after seconds into MLflow while it runs, by another process."""
     from segkd.tracking.follow import start_follower
 
-    timer = threading.Timer(params.tracking.live_after, start_follower, args=(folder,), kwargs={"pid": os.getpid()})
+    words = {"root": root, "pid": os.getpid()}
+    timer = threading.Timer(params.tracking.live_after, start_follower, args=(folder,), kwargs=words)
     timer.daemon = True
     timer.start()
     try:

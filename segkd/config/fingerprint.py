@@ -1,7 +1,7 @@
 """The code behind a step as one hash: syntax trees without comments and docstrings, so that only a real change counts.
 
-A step's code is the import closure of its root modules within segkd, plus the module of the method it trains with. The
-rooms that can never change a result are left out: configuration (its values are handed over by themselves), errors, files.
+A step's code is the import closure of its root modules within segkd, plus the module of the method it trains with.
+What can never change a result is left out: configuration (its values are handed over by themselves), errors, files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOTS: dict[str, tuple[str, ...]] = {
 def code_fingerprint(step: str, method: str | None = None) -> str:
     """sha256 (hex, 16 digits) of the code behind a step of the workflow.
 
-    step: a key of ROOTS; method: the name under which a method is registered, or None / "none" where no teacher is used.
+    step: a key of ROOTS; method: the name under which a method is registered, or None / "none" without a teacher.
     """
     if step not in ROOTS:
         raise ConfigError(f"there is no step {step!r}; there are {', '.join(ROOTS)}")
@@ -54,7 +54,10 @@ def code_fingerprint(step: str, method: str | None = None) -> str:
 def _closure(roots: list[str]) -> set[str]:
     """All modules that the roots import, directly or through others, without the rooms that change no result."""
     found: set[str] = set()
-    waiting = [module for module in roots if _source(module)]
+    missing = [module for module in roots if _source(module) is None]
+    if missing:
+        raise ConfigError(f"the code behind a step is missing: {', '.join(missing)}; install segkd again")
+    waiting = list(roots)
     while waiting:
         module = waiting.pop()
         if module in found or module.startswith(_OUTSIDE):
@@ -97,7 +100,7 @@ def _imports(path: Path | None, module: str) -> Iterator[str]:
     """Names of modules that a file imports from its own package, late imports included."""
     if path is None:
         return
-    own = module.split(".")[0]
+    own = module.partition(".")[0]
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -105,7 +108,7 @@ def _imports(path: Path | None, module: str) -> Iterator[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] in {own, PACKAGE.name})
+        yield from (name for name in names if name.partition(".")[0] in {own, PACKAGE.name})
 
 
 @functools.cache
@@ -119,6 +122,15 @@ def _method_module(method: str) -> str:
         if entry.name == method:
             return entry.module
     raise ConfigError(f"there is no method {method!r} in segkd.methods or in the entry-point group segkd.methods")
+
+
+def declares(method: str, attribute: str) -> bool:
+    """Whether the class registered as `method` defines `attribute` itself, e.g. `pretraining`; nothing is imported."""
+    if method == "none" or (path := _source(_method_module(method))) is None:
+        return False
+    classes = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef)]
+    own = [item for cls in classes if any(_registers(one, method) for one in cls.decorator_list) for item in cls.body]
+    return any(isinstance(item, ast.FunctionDef) and item.name == attribute for item in own)
 
 
 def _registers(node: ast.expr, method: str) -> bool:
