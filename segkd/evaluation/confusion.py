@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64, Integer, UInt8
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from segkd.data.prepared import IGNORE
 from segkd.errors import DataError, explain
 
-MOST_CLASSES = 254  # ids are kept in one byte: 255 is ignored, 254 stays free to mark what is out of range
+MOST_CLASSES = 255  # ids are bytes, and 255 is ignored
 Absent = Literal["nan", "zero"]
 
 
@@ -26,7 +26,13 @@ def confusion(
     label or prediction is no class id, or the shapes differ. Lives on the device of its inputs; adds up over images.
     """
     _check(prediction, label, classes)
-    index = _byte(label, MOST_CLASSES).to(torch.int32) * 256 + _byte(prediction, IGNORE)
+    if label.dtype != torch.uint8 and _beyond_bytes(label).any():
+        raise DataError(_out_of_range(prediction, label, classes))
+    # a prediction beyond bytes becomes 255, which is no class either
+    guess = prediction
+    if prediction.dtype != torch.uint8:
+        guess = prediction.to(torch.int64).masked_fill(_beyond_bytes(prediction), IGNORE)
+    index = label.to(torch.int32).mul_(256).add_(guess)
     # all 256 x 256 pairs are counted, so that ids out of range show up in the table instead of costing a pass each
     table = torch.bincount(index.flatten(), minlength=256 * 256).view(256, 256)[:IGNORE]
     matrix = table[:classes, :classes].clone()
@@ -53,11 +59,8 @@ def _check(prediction: Tensor, label: Tensor, classes: int) -> None:
         )
 
 
-def _byte(ids: Tensor, invalid: int) -> UInt8[Tensor, "*shape"]:
-    """Ids as bytes; what does not fit in one becomes `invalid`, which is never a class."""
-    if ids.dtype == torch.uint8:
-        return ids
-    return torch.where((ids < 0) | (ids > IGNORE), invalid, ids).to(torch.uint8)
+def _beyond_bytes(ids: Tensor) -> Bool[Tensor, "*shape"]:
+    return (ids < 0) | (ids > IGNORE)
 
 
 def _out_of_range(prediction: Tensor, label: Tensor, classes: int) -> str:

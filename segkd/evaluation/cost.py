@@ -18,9 +18,8 @@ from segkd.data.resize import Size
 from segkd.evaluation.evaluate import evaluating
 from segkd.evaluation.inputs import Device, input_size
 
-_WARM_UP = 2  # passes: the first ones allocate and choose kernels
-_FEWEST, _MOST = 5, 50  # timed passes
-_SECONDS = 1.0  # of timing, unless _FEWEST passes take longer
+_FEWEST, _MOST, _SECONDS = 3, 50, 0.6  # timed passes, and seconds of timing unless the fewest take longer
+_WARMING = (1, 5, 0.2)  # the same of passes before: the first ones allocate and choose kernels
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,19 @@ def flops(network: nn.Module, size: Size) -> int:
 def latency(network: nn.Module, size: Size, device: Device) -> tuple[float, float]:
     """Median and 90th percentile of the time of one forward pass at batch 1, milliseconds, after a warm-up."""
     image = torch.zeros(1, 3, *size, device=device)
-    times: list[float] = []
     with evaluating(network):
-        for _ in range(_WARM_UP):
-            _timed(network, image)
-        while len(times) < _FEWEST or (len(times) < _MOST and sum(times) < _SECONDS):
-            times.append(_timed(network, image))
+        _passes(network, image, *_WARMING)
+        times = _passes(network, image, _FEWEST, _MOST, _SECONDS)
     median, p90 = np.quantile(times, [0.5, 0.9])
     return 1000 * float(median), 1000 * float(p90)
+
+
+def _passes(network: nn.Module, image: torch.Tensor, fewest: int, most: int, seconds: float) -> list[float]:
+    """Seconds of each of at least `fewest`, at most `most` passes, stopped once they took `seconds` together."""
+    times: list[float] = []
+    while len(times) < fewest or (len(times) < most and sum(times) < seconds):
+        times.append(_timed(network, image))
+    return times
 
 
 def _timed(network: nn.Module, image: torch.Tensor) -> float:

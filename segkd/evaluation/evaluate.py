@@ -53,6 +53,12 @@ def decide(scores: Float[Tensor, "b classes h w"]) -> tuple[UInt8[Tensor, "b h w
     return classes - first, best.squeeze(1)
 
 
+def confidence_of(scores: Float[Tensor, "b classes h w"], best: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+    """The greatest softmax probability, 1 / sum_c exp(z_c - max z), from logits and their maximum."""
+    # exp(-60) adds nothing to a sum of at least 1; what lies deeper becomes denormal, and 20 times as slow (measured)
+    return (scores - best.unsqueeze(1)).clamp_(min=-60).exp_().sum(1).reciprocal_()
+
+
 def predict(network: nn.Module, split: Split, index: int, recipe: Recipe, device: Device) -> UInt8[np.ndarray, "H W"]:
     """Predicted class ids of one image, at the size of its stored label."""
     with evaluating(network):
@@ -74,8 +80,8 @@ def evaluate_network(
         for batch in batches(split, recipe, device):
             scores = logits(network, batch, recipe)
             prediction, best = decide(scores)
-            confidence = torch.exp(best - scores.logsumexp(1))
-            tally.add([split.ids[index] for index in batch.indices], prediction, batch.labels, confidence)
+            names = [split.ids[index] for index in batch.indices]
+            tally.add(names, prediction, batch.labels, confidence_of(scores, best))
             for index, guess in zip(batch.indices, prediction, strict=True):
                 if index in kept:
                     maps[split.ids[index]] = resize_label(guess.cpu().numpy(), split.size(index))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,10 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from segkd.data.prepared import IGNORE
+from segkd.config.data import CamVidData, DatasetConfig, FolderData
+from segkd.data import camvid, folder
+from segkd.data.catalogue import info_of
+from segkd.data.labels import IGNORE, LabelMap
 from segkd.errors import DataError, explain, listing
 from segkd.evaluation.confusion import Absent, Scores
 from segkd.evaluation.tally import Evaluation, Tally
@@ -51,29 +54,48 @@ def score_folders(
     predictions: Path,
     classes: Sequence[str],
     *,
-    mapping: Mapping[int, int] | None = None,
+    label_map: LabelMap | None = None,
     absent: Absent = "nan",
 ) -> FolderScores:
     """Score `predictions` against `labels`: single-channel PNGs of class ids, paired by path without suffix.
 
-    mapping: raw label id -> class id or 255 (CamVid as published: {11: 255}); ids that it does not name keep their
-    value, 255 is ignored. Predictions are class ids; under ignored labels they may hold anything. DataError lists every
+    label_map: what the ids in the label files mean (see `label_map_of`), none = class ids; 255 is ignored unless it
+    says otherwise. Predictions are class ids; under ignored labels they may hold anything. DataError lists every
     missing, extra, unreadable, wrongly sized or out-of-range file at once; nothing is scored then.
     """
     truth, guesses = _pngs(labels), _pngs(predictions)
     faults = [f"{name}: no prediction" for name in truth.keys() - guesses.keys()]
     faults += [f"{name}: a prediction without a label" for name in guesses.keys() - truth.keys()]
-    tally, table = Tally(len(classes)), _table(mapping or {})
+    tally, ids = Tally(len(classes)), label_map or _class_ids(len(classes))
     for name in sorted(truth.keys() & guesses.keys()):
         try:
-            label, prediction = table[_read(truth[name])], _read(guesses[name])
-            _check_pair(label, prediction, len(classes))
+            raw, prediction = _read(truth[name]), _read(guesses[name])
+            label = ids.apply(raw)
+            _check_pair(raw, label, prediction, ids, len(classes))
         except _FaultError as fault:
             faults.append(f"{name}: {fault}")
         else:
             tally.add([name], torch.from_numpy(prediction)[None], torch.from_numpy(label)[None])
     _refuse(sorted(faults), labels, predictions, images=len(truth), pixels=int(tally.confusion.sum()))
     return FolderScores(tally.result(), tuple(classes), absent)
+
+
+def score_dataset(labels: Path, predictions: Path, config: DatasetConfig, *, absent: Absent = "nan") -> FolderScores:
+    """`score_folders` with the classes of a data set in params.yaml and the label files that it is published with."""
+    return score_folders(labels, predictions, info_of(config).classes, label_map=label_map_of(config), absent=absent)
+
+
+def label_map_of(config: DatasetConfig) -> LabelMap:
+    """What the ids in a data set's own label files mean."""
+    if isinstance(config, CamVidData):
+        return camvid.label_map()
+    if isinstance(config, FolderData):
+        return folder.describe(config).label_map()
+    return _class_ids(len(info_of(config).classes))
+
+
+def _class_ids(classes: int) -> LabelMap:
+    return LabelMap.of({one: one for one in range(classes)})
 
 
 class _FaultError(Exception):
@@ -84,14 +106,6 @@ def _pngs(folder: Path) -> dict[str, Path]:
     """PNG files under a folder, by relative path without suffix."""
     files = (path for path in folder.rglob("*") if path.suffix.lower() == ".png" and path.is_file())
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-
-
-def _table(mapping: Mapping[int, int]) -> UInt8[np.ndarray, " 256"]:
-    """Lookup table raw id -> class id."""
-    table = np.arange(256, dtype=np.uint8)
-    for raw, mapped in mapping.items():
-        table[raw] = mapped
-    return table
 
 
 def _read(path: Path) -> Ids:
@@ -105,15 +119,16 @@ def _read(path: Path) -> Ids:
         raise _FaultError(f"{path} cannot be read: {error}") from None
 
 
-def _check_pair(label: Ids, prediction: Ids, classes: int) -> None:
+def _check_pair(raw: Ids, label: Ids, prediction: Ids, ids: LabelMap, classes: int) -> None:
     if label.shape != prediction.shape:
         sizes = f"{_size(prediction)} instead of the label's {_size(label)}"
         raise _FaultError(f"the prediction is {sizes} (width x height)")
-    kept = label != IGNORE
-    strange = {"label": label[kept & (label >= classes)], "prediction": prediction[kept & (prediction >= classes)]}
-    words = [f"{what} has ids {np.unique(ids).tolist()}" for what, ids in strange.items() if ids.size]
-    if words:
-        raise _FaultError(f"{' and '.join(words)}, outside 0..{classes - 1}")
+    unknown = np.unique(raw[~ids.known[raw] & (raw != IGNORE)]).tolist()
+    if unknown:
+        raise _FaultError(f"the label has ids {unknown}; known are {ids.ids()} and {IGNORE}")
+    beyond = np.unique(prediction[(label != IGNORE) & (prediction >= classes)]).tolist()
+    if beyond:
+        raise _FaultError(f"the prediction has ids {beyond}, outside 0..{classes - 1}")
 
 
 def _size(ids: Ids) -> str:

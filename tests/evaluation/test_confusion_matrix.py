@@ -117,6 +117,12 @@ def test_nothing_labelled_has_no_score(absent):
     assert found.absent_classes == 2
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_255_classes_are_counted(dtype):
+    ids = torch.arange(255).to(dtype)
+    assert torch.equal(confusion(ids, ids, 255), torch.eye(255, dtype=torch.int64))
+
+
 def test_perfect_prediction_scores_one():
     label = torch.arange(4).repeat(5)
     found = scores(confusion(label, label, 4))
@@ -150,7 +156,7 @@ def test_bytes_out_of_range_are_named():
         (torch.zeros(2, 2), torch.zeros(2, 2).long(), 3, "argmax"),
         (torch.zeros(2, 2).bool(), torch.zeros(2, 2).long(), 3, "integer"),
         (torch.zeros(2, 2).long(), torch.zeros(2, 3).long(), 3, "different sizes"),
-        (torch.zeros(2).long(), torch.zeros(2).long(), 255, "254"),
+        (torch.zeros(2).long(), torch.zeros(2).long(), 256, "255"),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_refused(prediction, label, classes, words):

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from segkd.errors import DataError
 from segkd.evaluation.boundary import thickness
 from segkd.evaluation.confusion import confusion
-from segkd.evaluation.evaluate import decide, evaluate_network, evaluating, predict, sample_indices
+from segkd.evaluation.evaluate import confidence_of, decide, evaluate_network, evaluating, predict, sample_indices
 from segkd.evaluation.inputs import input_size, scored_size
 from segkd.evaluation.quick import miou
 
@@ -176,6 +176,12 @@ def test_decides_for_the_first_of_the_greatest(seed, classes):
     assert prediction.dtype == torch.uint8
     assert (prediction.numpy() == logits.numpy().argmax(1)).all()
     assert torch.equal(best, logits.amax(1))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 5.0, 200.0]))
+def test_confidence_is_the_greatest_softmax_probability(seed, scale):
+    logits = scale * torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(confidence_of(logits, logits.amax(1)), logits.softmax(1).amax(1))
 
 
 def test_a_logit_that_is_nan_is_no_prediction():

@@ -7,8 +7,10 @@ import pytest
 from evaluation_fakes import IGNORE, labels, slow_confusion
 from PIL import Image
 
+from segkd.config.data import CamVidData, DigitsData, FolderData
+from segkd.data.labels import LabelMap
 from segkd.errors import DataError
-from segkd.evaluation.score import score_folders
+from segkd.evaluation.score import label_map_of, score_dataset, score_folders
 
 CLASSES = ("sky", "road", "car")
 
@@ -51,9 +53,30 @@ def test_mapping_turns_raw_ids_into_classes(folders):
     before = score_folders(truth_folder, guess_folder, CLASSES).as_json()
     for name, ids in zip(("a", "b", "city/c"), truth, strict=True):
         write(truth_folder / f"{name}.png", np.where(ids == IGNORE, 11, ids))
-    assert score_folders(truth_folder, guess_folder, CLASSES, mapping={11: IGNORE}).as_json() == before
-    with pytest.raises(DataError, match=r"label has ids \[11\], outside 0\.\.2"):
+    label_map = LabelMap.of({0: 0, 1: 1, 2: 2, 11: IGNORE})
+    assert score_folders(truth_folder, guess_folder, CLASSES, label_map=label_map).as_json() == before
+    with pytest.raises(DataError, match=r"label has ids \[11\]; known are \[0, 1, 2\] and 255"):
         score_folders(truth_folder, guess_folder, CLASSES)
+
+
+def test_label_files_are_read_as_the_data_set_publishes_them(folders, tmp_path):
+    truth_folder, guess_folder, truth, _ = folders
+    before = score_folders(truth_folder, guess_folder, CLASSES).as_json()
+    description = {"classes": list(CLASSES), "first_id": 5, "ignore": [0]}
+    (tmp_path / "dataset.yaml").write_text(json.dumps(description))
+    for name, ids in zip(("a", "b", "city/c"), truth, strict=True):
+        write(truth_folder / f"{name}.png", np.where(ids == IGNORE, 0, ids + 5))
+    assert score_dataset(truth_folder, guess_folder, FolderData(kind="folder", root=str(tmp_path))).as_json() == before
+
+
+def test_camvid_is_scored_as_published():
+    table = label_map_of(CamVidData(kind="camvid"))
+    assert table.apply(np.array([[0, 10, 11]], np.uint8)).tolist() == [[0, 10, IGNORE]]
+    assert table.ids() == list(range(12))
+
+
+def test_digits_hold_class_ids():
+    assert label_map_of(DigitsData(kind="digits")).ids() == list(range(11))
 
 
 def test_absent_class_is_counted_and_left_out_or_zero(folders):
@@ -86,7 +109,7 @@ def test_every_fault_is_listed_at_once(folders):
     for words in (
         "5 faults",
         "a: the prediction is 20 x 24 instead of the label's 24 x 20",
-        "b: prediction has ids [7], outside 0..2",
+        "b: the prediction has ids [7], outside 0..2",
         "city/c: ",
         "cannot be read",
         "extra: a prediction without a label",
