@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from pydantic import BaseModel
 
 from segkd.errors import ConfigError, explain
 from segkd.networks.outputs import Map
@@ -40,3 +42,10 @@ def require_enlarging(student: Map, teacher: Map, *, field: str, method: str) ->
                 fix="remove `resize`",
             )
         )
+
+
+def refuse_idle(config: BaseModel, keys: Iterable[str], *, idle: bool, why: str) -> None:
+    """ValueError where a key was given although it can change nothing: to be called in a model validator."""
+    given = sorted(set(keys) & config.model_fields_set)
+    if idle and given:
+        raise ValueError(f"{', '.join(given)} would change nothing, because {why}: remove the key")

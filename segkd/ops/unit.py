@@ -42,7 +42,7 @@ class _Unit(torch.autograd.Function):
         return pull_back(upstream, u, inverse, ctx.dim).to(ctx.narrow), None
 
 
-def unit(x: Float[Tensor, ...], dim: int = 1) -> Float[Tensor, ...]:
+def unit(x: Float[Tensor, "*shape"], dim: int = 1) -> Float[Tensor, "*shape"]:
     """x / max(||x||_2, 1e-12) along `dim`, float32 or wider; its gradient is 0 where ||x|| < 1e-12."""
     with full_precision(x):
         return _Unit.apply(x, dim)  # type: ignore[no-untyped-call]
