@@ -1,0 +1,274 @@
+"""The downloader against a server that misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from segkd.data.fetch import Patience, Remote, fetch
+from segkd.errors import DownloadError
+
+BODY = bytes(range(256)) * 400  # 102400 bytes
+QUICK = Patience(attempts=3, timeout=0.5, pause=0.01)
+Script = Callable[[BaseHTTPRequestHandler, int], None]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each path by its script; `asked` holds (path, Range header) of every request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.scripts: dict[str, Script] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        self.gate = threading.Event()
+
+    def remote(self, name: str, script: Script, body: bytes = BODY, size: int | None = None) -> Remote:
+        self.scripts[f"/{name}"] = script
+        url = f"http://127.0.0.1:{self.server_port}/{name}"
+        return Remote(url, name, size or len(body), hashlib.sha256(body).hexdigest())
+
+    def handle_error(self, request, client_address) -> None:
+        """A client that hangs up is part of the test."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        earlier = sum(path == self.path for path, _ in self.server.asked)
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        self.server.scripts[self.path](self, earlier)
+
+    def log_message(self, *args) -> None:
+        """Quiet."""
+
+
+def answer(handler, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in {"Content_Type": "image/png", **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def sound(handler, earlier: int, body: bytes = BODY) -> None:
+    """Honours Range."""
+    if wanted := handler.headers.get("Range"):
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        content = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        answer(handler, body[start:], 206, Content_Range=content)
+    else:
+        answer(handler, body)
+
+
+def cut(handler, earlier: int) -> None:
+    """Hangs up after 40000 bytes, twice; then is sound."""
+    start = int((handler.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+    if earlier >= 2:
+        return sound(handler, earlier)
+    headers = {"Content_Range": f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"} if start else {}
+    answer(handler, BODY[start : start + 40000], 206 if start else 200, len(BODY) - start, **headers)
+    return None
+
+
+def cut_and_ignores_range(handler, earlier: int) -> None:
+    answer(handler, BODY if earlier else BODY[:40000], length=len(BODY))
+
+
+def status(code: int, **headers: str) -> Script:
+    return lambda handler, earlier: answer(handler, b"no", code, **headers)
+
+
+def busy_then_sound(handler, earlier: int) -> None:
+    sound(handler, earlier) if earlier else answer(handler, b"", 503, Retry_After="0")
+
+
+def silent_then_sound(handler, earlier: int) -> None:
+    sound(handler, earlier) if earlier else handler.server.gate.wait(3)
+
+
+def drips(handler, earlier: int) -> None:
+    """One byte now and then: never silent for long, never done."""
+    answer(handler, b"", length=len(BODY))
+    for _ in range(300):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        if handler.server.gate.wait(0.02):
+            return
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield made
+    made.gate.set()
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+def get(folder: Path, *remotes: Remote, patience: Patience = QUICK, connections: int = 8) -> None:
+    fetch(remotes, folder, title="test", by_hand="place them by hand", connections=connections, patience=patience)
+
+
+def asked(server: Server) -> list[str | None]:
+    return [wanted for _, wanted in server.asked]
+
+
+def test_many_files_come_over_parallel_connections(tmp_path, server):
+    barrier = threading.Barrier(8)  # opens only when eight requests are there at once
+
+    def together(handler, earlier: int) -> None:
+        barrier.wait(5)
+        sound(handler, earlier)
+
+    get(tmp_path, *[server.remote(f"sub{k}/{k}.png", together) for k in range(8)])
+    assert all((tmp_path / f"sub{k}/{k}.png").read_bytes() == BODY for k in range(8))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_is_there_is_not_fetched_again(tmp_path, server):
+    remote = server.remote("a.png", sound)
+    get(tmp_path, remote)
+    get(tmp_path, remote)
+    assert len(server.asked) == 1
+
+
+def test_a_damaged_file_is_fetched_again(tmp_path, server):
+    remote = server.remote("a.png", sound)
+    (tmp_path / "a.png").write_bytes(BODY[:-1] + b"x")
+    get(tmp_path, remote)
+    assert (tmp_path / "a.png").read_bytes() == BODY
+
+
+def test_a_cut_connection_is_resumed_where_it_ended(tmp_path, server):
+    get(tmp_path, server.remote("a.png", cut))
+    assert (tmp_path / "a.png").read_bytes() == BODY
+    assert asked(server) == [None, "bytes=40000-", "bytes=80000-"]
+
+
+def test_a_part_of_an_earlier_run_is_continued(tmp_path, server):
+    (tmp_path / "a.png.part").write_bytes(BODY[:1000])
+    get(tmp_path, server.remote("a.png", sound))
+    assert asked(server) == ["bytes=1000-"] and (tmp_path / "a.png").read_bytes() == BODY
+
+
+def test_a_complete_part_needs_no_request(tmp_path, server):
+    (tmp_path / "a.png.part").write_bytes(BODY)
+    get(tmp_path, server.remote("a.png", sound))
+    assert server.asked == [] and (tmp_path / "a.png").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("part", [b"y" * 1000, b"y" * len(BODY), b"y" * (len(BODY) + 5)])
+def test_a_wrong_part_is_thrown_away(tmp_path, server, part):
+    (tmp_path / "a.png.part").write_bytes(part)
+    get(tmp_path, server.remote("a.png", sound))
+    assert (tmp_path / "a.png").read_bytes() == BODY and not (tmp_path / "a.png.part").exists()
+
+
+def test_a_server_that_ignores_range_starts_over(tmp_path, server):
+    get(tmp_path, server.remote("a.png", cut_and_ignores_range))
+    assert asked(server) == [None, "bytes=40000-"] and (tmp_path / "a.png").read_bytes() == BODY
+
+
+def test_a_server_that_cannot_continue_starts_over(tmp_path, server):
+    def script(handler, earlier: int) -> None:
+        status(416)(handler, earlier) if handler.headers.get("Range") else sound(handler, earlier)
+
+    (tmp_path / "a.png.part").write_bytes(BODY[:1000])
+    get(tmp_path, server.remote("a.png", script))
+    assert asked(server) == ["bytes=1000-", None] and (tmp_path / "a.png").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("script", [busy_then_sound, silent_then_sound])
+def test_a_passing_trouble_is_waited_out(tmp_path, server, script):
+    get(tmp_path, server.remote("a.png", script))
+    assert len(server.asked) == 2 and (tmp_path / "a.png").read_bytes() == BODY
+
+
+def page(handler, earlier: int) -> None:
+    answer(handler, b"<!DOCTYPE html><title>Login</title>", Content_Type="text/html; charset=utf-8")
+
+
+def disguised_page(handler, earlier: int) -> None:
+    answer(handler, (b"\n<html>please log in" + b" " * len(BODY))[: len(BODY)], Content_Type="application/octet-stream")
+
+
+@pytest.mark.parametrize(
+    ("script", "requests", "message"),
+    [
+        (status(404), 1, "HTTP 404"),
+        (status(403), 1, "HTTP 403"),
+        (status(500), 3, "HTTP 500.*after 3 attempts"),
+        (page, 1, "a web page came instead"),
+        (disguised_page, 1, "a web page came instead"),
+        (lambda h, k: answer(h, BODY[:-7]), 1, "too short: 102393 bytes, published are 102400"),
+        (lambda h, k: answer(h, BODY + b"x"), 1, "too long: 102401 bytes"),
+        (lambda h, k: answer(h, BODY[::-1]), 2, "wrong sha256"),
+        (lambda h, k: answer(h, BODY[:500], length=len(BODY)), 3, "cut at 500 of 102400 bytes, after 3 attempts"),
+        (lambda h, k: h.server.gate.wait(1), 3, "fell silent|no connection"),
+    ],
+)
+def test_what_is_wrong_is_said_and_only_what_may_pass_is_tried_again(tmp_path, server, script, requests, message):
+    with pytest.raises(DownloadError, match=rf"a.png: .*{message}") as caught:
+        get(tmp_path, server.remote("a.png", script))
+    assert len(server.asked) == requests
+    assert "place them by hand" in str(caught.value)
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_drip_is_not_waited_for(tmp_path, server, monkeypatch):
+    monkeypatch.setattr("segkd.data.fetch.SLOWEST", 10**9)
+    with pytest.raises(DownloadError, match="stalled at"):
+        get(tmp_path, server.remote("a.png", drips), patience=Patience(attempts=1, timeout=0.2))
+
+
+def test_every_failed_file_is_listed_and_the_others_are_kept(tmp_path, server):
+    remotes = [server.remote("good.png", sound), server.remote("a.png", status(404)), server.remote("b.png", page)]
+    with pytest.raises(DownloadError, match=r"2 of 3 files[\s\S]*a.png: HTTP 404[\s\S]*b.png: a web page"):
+        get(tmp_path, *remotes)
+    assert (tmp_path / "good.png").read_bytes() == BODY
+
+
+def test_a_server_without_any_of_the_files_is_left_soon(tmp_path, server):
+    with pytest.raises(DownloadError, match="the rest was not tried"):
+        get(tmp_path, *[server.remote(f"{k}.png", status(404)) for k in range(100)], connections=2)
+    assert len(server.asked) < 20
+
+
+def test_no_server_at_all(tmp_path, server):
+    remote = server.remote("a.png", sound)
+    gone = Remote("http://127.0.0.1:9/a.png", "a.png", remote.bytes, remote.sha256)
+    with pytest.raises(DownloadError, match="no connection"):
+        get(tmp_path, gone)
+
+
+def test_only_web_addresses_are_opened(tmp_path):
+    (tmp_path / "secret").write_bytes(BODY)
+    local = Remote((tmp_path / "secret").as_uri(), "a.png", len(BODY), hashlib.sha256(BODY).hexdigest())
+    with pytest.raises(DownloadError, match="not an http address"):
+        get(tmp_path, local)
+
+
+def test_a_full_disk_ends_at_once(tmp_path, server, monkeypatch):
+    real = Path.open
+
+    def full(self, mode="r", *args, **options):
+        if self.name.endswith(".part") and "a" in mode:
+            raise OSError(28, "No space left on device")
+        return real(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(DownloadError, match="No space left"):
+        get(tmp_path, server.remote("a.png", sound))
+    assert len(server.asked) == 1
