@@ -205,3 +205,20 @@ def test_configuration_comes_from_params_where_none_is_given(root):
     }
     (root / "params.yaml").write_text(json.dumps(params))
     assert read_json(evaluate(RUN, root=root))["images"] == 8
+
+
+def test_a_trained_run_is_scored_from_its_files_alone(new_project):
+    from segkd import steps
+    from segkd.data.prepared import Prepared
+
+    project = new_project()
+    run, options = Run("tiny", "large"), steps.Options(root=project)
+    steps.teacher(run, options)
+    found = read_json(steps.evaluate(run, options))
+    record = read_json(project / run.folder / "run.json")
+    split = Prepared(project / "data/prepared/digits").split(found["split"])
+    assert found["weights_sha256"] == record["weights"]["sha256"]
+    assert found["cost"]["parameters"] == record["parameters"]
+    assert PerImage.load(project / run.folder / "per_image.npz").ids == tuple(split.ids)
+    counted = sum(int((split.label(index) != 255).sum()) for index in range(len(split)))
+    assert np.sum(found["confusion"]) == counted
