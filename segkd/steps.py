@@ -104,12 +104,10 @@ def score(labels: Path, predictions: Path, name: str, *, root: Path = Path()) ->
     """Score prediction PNGs against label PNGs of a data set; returns the scores as JSON text."""
     import json
 
-    from segkd.data.catalogue import info_of
-    from segkd.evaluation.score import score_folders
+    from segkd.evaluation.score import score_dataset
 
-    info = info_of(pick(load_params(root / "params.yaml").datasets, name, "dataset"))
-    found = score_folders(labels, predictions, info.classes, mapping=info.mapping)
-    return json.dumps(found.as_json(), indent=1)
+    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
+    return json.dumps(score_dataset(labels, predictions, config).as_json(), indent=1)
 
 
 def check(*, root: Path = Path()) -> list[str]:
