@@ -8,17 +8,17 @@ palette indices are the ids.
 from __future__ import annotations
 
 import io
-import struct
-import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MOST_PIXELS = 2**26  # 8192 x 8192: more is taken for a decompression bomb
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # no format that runs another program
 ALPHA = frozenset({"LA", "RGBA", "PA", "La", "RGBa"})
+PLAIN = frozenset({"RGB", "L", "P", "1"})
 DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 ORIENTATION = 0x0112  # EXIF tag; 1 = as stored
 
@@ -29,60 +29,67 @@ class FaultError(Exception):
 
 def decode_image(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels of an image file; FaultError where it is damaged or could be meant in two ways."""
-    image = _open(content, IMAGE_FORMATS, "an image (PNG, JPEG, BMP, TIFF, WebP, PPM)")
-    if image.mode in ALPHA or "transparency" in image.info:
-        raise FaultError("has an alpha channel: save it without transparency")
-    if image.mode in {"CMYK", "YCCK", "LAB", "HSV", "YCbCr"} and image.mode != "RGB":
-        raise FaultError(f"has {image.mode} colours: convert it to RGB")
-    if image.mode in DEEP or _png_depth(content) == 16:
-        raise FaultError("has 16 or more bits per channel: convert it to 8")
-    if image.getexif().get(ORIENTATION, 1) not in (0, 1):
-        turned = image.getexif()[ORIENTATION]
-        raise FaultError(f"has an EXIF rotation tag ({turned}): save it turned, without the tag, as its label is meant")
-    return np.asarray(_load(image).convert("RGB"), dtype=np.uint8)
+    with _named_faults():
+        return _image(content)
 
 
 def decode_label(content: bytes) -> UInt8[np.ndarray, "h w"]:
     """Ids of a label PNG as they stand in the file; FaultError where it is damaged or no map of 8-bit ids."""
+    with _named_faults():
+        return _label(content)
+
+
+@contextmanager
+def _named_faults() -> Iterator[None]:
+    try:
+        yield
+    except FaultError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- decoders meet damage with any exception there is
+        raise FaultError(f"is truncated or damaged: {_line(error)}") from None
+
+
+def _image(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    image = _open(content, IMAGE_FORMATS, "an image (PNG, JPEG, BMP, TIFF, WebP, PPM)")
+    if image.mode in ALPHA or "transparency" in image.info:
+        raise FaultError("has an alpha channel: save it without transparency")
+    if image.mode in DEEP or _png_depth(content) == 16:
+        raise FaultError("has 16 or more bits per channel: convert it to 8")
+    if image.mode not in PLAIN:
+        raise FaultError(f"has {image.mode} colours: convert it to RGB")
+    if (turned := image.getexif().get(ORIENTATION, 1)) not in (0, 1):
+        raise FaultError(f"has an EXIF rotation tag ({turned}): save it turned, without the tag, as its label is meant")
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _label(content: bytes) -> UInt8[np.ndarray, "h w"]:
     image = _open(content, ("PNG",), "a PNG (labels must be lossless)")
     if image.mode in {"RGB", "RGBA"}:
-        raise FaultError(_colours(_load(image)))
+        raise FaultError(_colours(image))
     if image.mode in DEEP or _png_depth(content) == 16:
-        raise FaultError(
-            f"has 16 bits per pixel with ids {_few(np.unique(np.asarray(_load(image))))}: save ids 0 to 255 with 8 bits"
-        )
+        ids = _few(np.unique(np.asarray(image)))
+        raise FaultError(f"has 16 bits per pixel with ids {ids}: save ids 0 to 255 with 8 bits")
     if image.mode not in {"L", "P", "1"}:
         raise FaultError(f"has mode {image.mode}: save one 8-bit id per pixel")
-    ids = np.asarray(_load(image)).astype(np.uint8)
     stretch = {2: 85, 4: 17}.get(_png_depth(content), 1) if image.mode == "L" else 1
-    return ids // np.uint8(stretch)  # PIL spreads 2- and 4-bit grey over 0 ... 255
+    return np.asarray(image).astype(np.uint8) // np.uint8(stretch)  # PIL spreads 2- and 4-bit grey over 0 ... 255
 
 
 def _open(content: bytes, formats: tuple[str, ...], expected: str) -> Image.Image:
     if not content:
         raise FaultError("is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            image = Image.open(io.BytesIO(content), formats=formats)
+        image = Image.open(io.BytesIO(content), formats=formats)
         if image.format == "PNG":
             Image.open(io.BytesIO(content), formats=formats).verify()  # checksums, which loading leaves out
     except Image.DecompressionBombError as error:
         raise FaultError(f"is far too large: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise FaultError(f"is not {expected}, or is damaged: {_line(error)}") from None
+    except UnidentifiedImageError:
+        raise FaultError(f"is not {expected}, or its beginning is damaged") from None
     if image.width * image.height > MOST_PIXELS:
         raise FaultError(f"is far too large: {image.width} x {image.height}, the limit is {MOST_PIXELS} pixels")
     if getattr(image, "n_frames", 1) != 1:
         raise FaultError("is an animation or has several pages: save one picture")
-    return image
-
-
-def _load(image: Image.Image) -> Image.Image:
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise FaultError(f"is truncated or damaged: {_line(error)}") from None
     return image
 
 
@@ -105,4 +112,4 @@ def _few(values: np.ndarray) -> str:
 
 
 def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].replace("<_io.BytesIO object", "<file")
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_data import DESCRIPTION, folder, ids, picture, png, prepared, put
 from PIL import Image
 
@@ -94,6 +96,23 @@ def test_an_unusable_label_is_named(tmp_path, case):
     put(tmp_path / "files" / LABEL, content)
     with pytest.raises(DataError, match=rf"1 fault;[\s\S]*{LABEL}: .*{message}"):
         prepared(config, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(max_examples=80)
+@given(st.sampled_from(["PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM"]), st.randoms(use_true_random=False))
+def test_damage_anywhere_is_a_fault_or_pixels_never_a_crash(form, random):
+    content = bytearray(coded(PIXELS, form))
+    for _ in range(random.randint(1, 8)):
+        content[random.randrange(len(content))] = random.randrange(256)
+    damaged = bytes(content[: random.randint(1, len(content))] if random.random() < 0.3 else content)
+    for decoder, axes in [(decode.decode_image, 3), (decode.decode_label, 2)]:
+        try:
+            pixels = decoder(damaged)
+        except decode.FaultError as fault:
+            assert str(fault)
+        else:
+            assert pixels.dtype == np.uint8 and pixels.ndim == axes
 
 
 def test_a_decompression_bomb_is_not_decoded(tmp_path, monkeypatch):
