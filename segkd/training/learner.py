@@ -61,7 +61,8 @@ def cross_entropy(
 
     In float32 also under autocast. Where every pixel is ignored: 0 with zero gradient, instead of 0 / 0.
     """
-    logits = upsample(logits.float(), labels.shape[-2:])
+    height, width = labels.shape[-2:]
+    logits = upsample(logits.float(), (height, width))
     total = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="sum")
     return total / (labels != ignore).sum().clamp(min=1)
 
