@@ -18,6 +18,7 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+SLIM = {"head_channels": 128}
 TORCHVISION = {  # documented total, and what classifies 1000 classes in it
     "resnet18": (11_689_512, 512 * 1000 + 1000),
     "resnet34": (21_797_672, 512 * 1000 + 1000),
@@ -64,3 +65,32 @@ def test_head_channels_and_width_scale_the_head() -> None:
     slim = meta(head="deeplabv3", backbone="resnet18", head_channels=128)
     assert slim.channels.embedding.channels == 128
     assert meta(head="deeplabv3", backbone="resnet18", width=0.25).channels.embedding.channels == 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "exact"),
+    [
+        ({"head": "deeplabv3", "backbone": "resnet101", "stem": "deep", "auxiliary": True}, 61_118_950),
+        ({"head": "deeplabv3", "backbone": "resnet18", "stem": "deep", "auxiliary": True, **SLIM}, 13_607_974),
+        ({"head": "deeplabv3", "backbone": "mobilenetv2", **SLIM}, 3_233_171),
+        ({"head": "pspnet", "backbone": "resnet18", "stem": "deep", "auxiliary": True, **SLIM}, 12_919_334),
+    ],
+)
+def test_networks_of_the_cirkd_family_on_19_classes(fields: dict[str, object], exact: int) -> None:
+    """Auxiliary head included: 61.1, 13.6, 3.2 and 12.9 million."""
+    assert count(meta(19, **fields)) == exact
+
+
+def test_the_auxiliary_head_has_a_quarter_of_stage_threes_channels() -> None:
+    auxiliary = meta(19, head="fcn", backbone="resnet50", auxiliary=True).auxiliary
+    assert auxiliary is not None
+    assert count(auxiliary) == 9 * 1024 * 256 + 2 * 256 + 256 * 19 + 19
+
+
+@pytest.mark.parametrize(
+    ("head", "rates"),
+    [("deeplabv3", [0.5, 0.1]), ("deeplabv3plus", [0.5, 0.5, 0.1]), ("pspnet", [0.1]), ("fcn", [0.1])],
+)
+def test_dropout_of_the_papers(head: str, rates: list[float]) -> None:
+    network = meta(head=head, backbone="resnet18")
+    assert [part.p for part in network.modules() if isinstance(part, torch.nn.Dropout)] == rates

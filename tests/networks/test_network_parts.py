@@ -20,9 +20,12 @@ sizes = st.integers(1, 40)
 @settings(max_examples=50, deadline=None)
 @given(sizes, sizes, sizes, sizes)
 def test_upsample_keeps_corners_and_straight_lines(h: int, w: int, height: int, width: int) -> None:
-    ramp = torch.linspace(0, 1, h)[:, None] + 2 * torch.linspace(0, 1, w)[None]
-    expected = torch.linspace(0, 1, height)[:, None] + 2 * torch.linspace(0, 1, width)[None]
-    torch.testing.assert_close(upsample(ramp[None, None], (height, width))[0, 0], expected, rtol=0, atol=1e-5)
+    def ramp(h: int, w: int) -> torch.Tensor:  # rises by `down` and `right`, which one row or column cannot
+        return down * torch.linspace(0, 1, h)[:, None] + right * torch.linspace(0, 1, w)[None]
+
+    down, right = float(h > 1), 2.0 * (w > 1)
+    found = upsample(ramp(h, w)[None, None], (height, width))[0, 0]
+    torch.testing.assert_close(found, ramp(height, width), rtol=0, atol=1e-5)
 
 
 def test_upsample_to_the_same_size_is_the_same_map() -> None:
