@@ -113,6 +113,12 @@ def copy(source: Path, raw: Path) -> tuple[dict[str, dict[str, Any]], int]:
     return {name: entry for name, entry, _, _ in results}, sum(same for _, _, same, _ in results)
 
 
+def holds_copy(raw: Path) -> bool:
+    """Whether `raw` is complete with images that are no published files (JPEG): a copy taken over earlier."""
+    places, faults = _places(raw)
+    return not faults and any(not place.endswith(".png") for place in places.values())
+
+
 def _present(places: dict[str, str]) -> Iterable[Row]:
     return (row for row in rows() if row.name in places)
 

@@ -79,6 +79,9 @@ def exclusive(folder_: Path) -> Iterator[None]:
 def _camvid(
     raw: Path, source: Path | None, connections: int, patience: Patience | None
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    if source is None and camvid.holds_copy(raw):
+        source = raw
+        log.info("camvid: keeping the copy in %s; delete that folder to fetch the published files", raw)
     if source is not None:
         files, same = camvid.copy(source, raw)
         log.info("camvid: %d of %d files are the published bytes", same, len(files))

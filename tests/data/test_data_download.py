@@ -139,6 +139,16 @@ def test_better_files_replace_a_copy(tmp_path, small):
     assert (raw / "notes.txt").exists()
 
 
+def test_a_copy_taken_over_earlier_is_kept_without_network(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(camvid, "BASE", "http://127.0.0.1:9/")
+    raw = tmp_path / "raw"
+    download("camvid", CONFIG, raw, source=copy(tmp_path / "jpeg", small, jpeg=True))
+    before = manifest(raw)
+    (raw / "manifest.json").unlink()  # as Snakemake does before it runs the step again
+    download("camvid", CONFIG, raw)
+    assert manifest(raw) == before
+
+
 def test_a_download_fetches_the_rest_and_names_the_way_by_hand(tmp_path, small, monkeypatch):
     import functools
     import threading
