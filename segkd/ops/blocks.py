@@ -8,6 +8,7 @@ import torch
 
 ELEMENTWISE = 1 << 16  # 256 KiB of float32: a few such blocks fit the second-level cache of one core
 PRODUCT = 1 << 20  # matrix products need longer blocks to be worth their set-up
+ROWS = 1 << 19  # softmax rows on top of matrix products: several blocks are alive at once
 DEVICE = 1 << 25  # accelerators want few, large kernels
 
 

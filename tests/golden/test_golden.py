@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from adapters import LOSSES, PROPERTIES, Result
+from adapters import Result, adapter
 from golden_compare import failures, memory_failures, summary
 from golden_inputs import build, differences
 from torch import Tensor
@@ -22,11 +23,10 @@ FILES = [Path(name) for name in GIVEN.split(":")] if GIVEN else DEFAULT
 
 def _cases() -> list[Any]:
     cases = [(path, case) for path in FILES for case in json.loads(path.read_text())["cases"]]
-    known = LOSSES.keys() | PROPERTIES.keys()
     return [
         pytest.param(case, id=f"{path.stem.removeprefix('goldens_')}/{case['id']}")
         for path, case in cases
-        if GIVEN or case["loss"] in known
+        if GIVEN or adapter(case)
     ]
 
 
@@ -36,10 +36,10 @@ def _inputs(case: dict[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_losses(case: dict[str, Any]) -> list[str]:
+def _check_losses(case: dict[str, Any], function: Callable[..., Any]) -> list[str]:
     tensors = _inputs(case)
     leaves = {name: x.requires_grad_() if x.is_floating_point() else x for name, x in tensors.items()}
-    result = LOSSES[case["loss"]](leaves, **case["params"])
+    result = function(leaves, **case["params"])
     if isinstance(result, Tensor):
         result = Result({"loss": result})
     leaves |= result.leaves
@@ -71,11 +71,11 @@ def _state(case: dict[str, Any], state: dict[str, Tensor]) -> list[str]:
 
 @pytest.mark.parametrize("case", _cases())
 def test_case(case: dict[str, Any]) -> None:
-    name = case["loss"]
-    assert name in LOSSES or name in PROPERTIES, f"no adapter knows the golden loss {name!r}"
-    if name in PROPERTIES:
+    function = adapter(case)
+    assert function is not None, f"no adapter knows the golden loss {case['loss']!r}"
+    if case.get("check") == "property":
         tensors = _inputs(case)
-        pixel, region = PROPERTIES[name](tensors, **case["params"])
+        pixel, region = function(tensors, **case["params"])
         assert memory_failures(case, pixel, region, tensors) == []
     else:
-        assert _check_losses(case) == []
+        assert _check_losses(case, function) == []

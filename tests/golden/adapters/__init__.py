@@ -1,7 +1,9 @@
 """Golden loss name -> the project's function, one module per family.
 
 A module has LOSSES: name -> function(tensors, **params) that returns a Result (or the scalar of component "loss"), and
-may have PROPERTIES for cases that state a property. A parameter that a function does not take is a TypeError: it fails.
+may have PROPERTIES for cases that state a property. Where the paper's and the released cases share a name but are not
+the same thing, the keys are name@paper and name@released. A parameter that a function does not take is a TypeError:
+the case fails.
 """
 
 from __future__ import annotations
@@ -36,3 +38,10 @@ def _collect(kind: str) -> dict[str, Callable[..., Any]]:
 
 LOSSES = _collect("LOSSES")
 PROPERTIES = _collect("PROPERTIES")
+
+
+def adapter(case: dict[str, Any]) -> Callable[..., Any] | None:
+    """The function for a case, or None where no module knows its name."""
+    kind = "paper" if "check" in case else "released"
+    known = PROPERTIES if case.get("check") == "property" else LOSSES
+    return known.get(case["loss"], known.get(f"{case['loss']}@{kind}"))
