@@ -19,7 +19,13 @@ rule report:
             labels={"what": "table, CSV"},
         ),
         metrics="reports/{study}/metrics.json",
-        figures=directory("reports/{study}/figures"),
+        figures=report(
+            directory("reports/{study}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="{study}",
+            labels={"what": "{figure}"},
+        ),
     log:
         "data/logs/report/{study}.txt",
     benchmark:
