@@ -55,8 +55,9 @@ def _check_losses(case: dict[str, Any], function: Callable[..., Any]) -> list[st
 
 def _state(case: dict[str, Any], state: dict[str, Tensor]) -> list[str]:
     """Faults of the state that the call left behind, where the case describes one."""
-    faults = []
-    for name, want in ((case.get("extra") or {}).get("queue_state_after") or {}).items():
+    faults, extra = [], case.get("extra") or {}
+    expected = extra.get("queue_state_after") or ({"bank": extra["queue_after"]} if "queue_after" in extra else {})
+    for name, want in expected.items():
         if isinstance(want, list):
             faults += [] if state[name].tolist() == want else [f"{name} {state[name].tolist()}, want {want}"]
             continue

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters import Result
+from segkd.methods import cirkd_channel
 from segkd.methods.cirkd import POOLED_FROM, CIRKDConfig, Memory, Projector, memory_loss, minibatch_loss
 
 Tensors = dict[str, Tensor]
@@ -122,6 +123,22 @@ def _drawn_as_released(tensors: Tensors, classes: int) -> tuple[Tensor, Tensor]:
     return positions, numbers
 
 
+def channel(tensors: Tensors, *, temperature: float, kd_temperature: float, rng_seed: int) -> Result:
+    teacher = cirkd_channel.pooled(tensors["teacher"])
+    student = _projected(tensors | {"student": cirkd_channel.pooled(tensors["student"])})
+    bank = tensors["bank"].detach().clone()
+    torch.manual_seed(rng_seed)
+    cirkd_channel.remember_channels(bank, 0, teacher.detach())
+    values = {
+        "batch": cirkd_channel.channel_batch_loss(student, teacher, temperature=temperature),
+        "memory": cirkd_channel.channel_memory_loss(
+            student, teacher, bank, temperature=temperature, kd_temperature=kd_temperature
+        ),
+        "mse": cirkd_channel.channel_mse_loss(student, teacher),
+    }
+    return Result(values, state={"bank": bank})
+
+
 def memory_update(tensors: Tensors, *, classes: int, per_class: int) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     torch.manual_seed(0)
     bank = _bank(tensors, "paper", classes, 1000, 100, per_class)
@@ -140,5 +157,6 @@ LOSSES = {
     "cirkd.memory@paper": memory,
     "cirkd.memory@released": memory_released,
     "cirkd.memory_fixed": memory_fixed,
+    "cirkd.channel": channel,
 }
 PROPERTIES = {"cirkd.memory_update": memory_update}
