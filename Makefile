@@ -18,7 +18,7 @@ help:
 	@echo "make setup     install only; another interpreter or place: make setup PYTHON=python3.12 VENV=elsewhere"
 
 results: setup
-	@$(BIN)/snakemake --cores all --rerun-incomplete $(ARGS)
+	@$(BIN)/snakemake --cores all --rerun-incomplete --show-failed-logs $(ARGS)
 	@echo; for page in reports/*/index.html; do echo "Report: file://$(CURDIR)/$$page"; done
 	@echo "Every run: . $(VENV)/bin/activate && mlflow ui --backend-store-uri sqlite:///mlflow.db"
 

@@ -152,7 +152,9 @@ def test_snakemake_builds_one_named_study_in_a_fresh_clone(tmp_path: Path) -> No
 
 def test_auto_is_the_embedded_study_and_every_study_where_a_gpu_is_offered(tmp_path: Path) -> None:
     project = Project.copy(tmp_path, miniature=False)
-    for words, names in ((), "quickstart"), (("--resources", "gpu=4"), ", ".join(studies(project))):
+    every = ", ".join(studies(project))
+    choices = ((), "quickstart"), (("--resources", "gpu=4"), every), (("--profile", "workflow/profiles/gpu"), every)
+    for words, names in choices:
         said = project.snakemake("--dry-run", *words)
         assert said.count("segkd: building") == said.count(f"segkd: building {names} (studies: auto; ") == 1
         assert ("gpu=1" in said) == bool(words)
