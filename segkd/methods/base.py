@@ -108,6 +108,11 @@ class Method(nn.Module):
         return {}
 
     @classmethod
+    def teacher_variant(cls, config: MethodConfig) -> Literal["none", "cbam"]:
+        """Network variant that the teacher must have been trained as, where that depends on the preset."""
+        return cls.teacher_attention
+
+    @classmethod
     def pretraining(
         cls, config: MethodConfig, student: Channels, teacher: Channels, classes: int
     ) -> Pretraining | None:

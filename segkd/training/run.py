@@ -99,9 +99,10 @@ def build_method(job: Job, student: Network, teacher: Network, classes: int) -> 
     cls = method_class(entry.method)
     config = method_config(entry.method, entry.options, where=f"params.yaml: methods.{job.run.method}")
     found = job.resolved.teacher.attention if job.resolved.teacher else "none"
-    if cls.teacher_attention not in {"none", found}:
+    wanted = cls.teacher_variant(config)
+    if wanted not in {"none", found}:
         raise ConfigError(
-            f"method {job.run.method!r} needs a teacher trained with attention: {cls.teacher_attention}, "
+            f"method {job.run.method!r} needs a teacher trained with attention: {wanted}, "
             f"network {job.run.teacher!r} has attention: {found}; add such a network to params.yaml and name it here"
         )
     return cls(config, student.channels, teacher.channels, classes).train()
