@@ -10,7 +10,6 @@ from typing import Any, Literal
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
 
 from segkd.methods.adversarial import Adversarial, AdversarialConfig
 from segkd.methods.base import Progress
@@ -20,9 +19,7 @@ from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
 from segkd.ops.crossentropy import soft_cross_entropy
 from segkd.ops.gram import gram_distance
-from segkd.ops.precision import widen
 from segkd.ops.shapes import require_same
-from segkd.ops.unit import unit
 
 Map = Float[Tensor, "b c h w"]
 
@@ -36,22 +33,18 @@ def pixelwise_released_loss(student: Map, teacher: Map) -> Float[Tensor, ""]:
     return soft_cross_entropy(student, teacher, scale=1 / student.shape[2:].numel())
 
 
-def node_affinity_loss(student: Map, teacher: Float[Tensor, "b d h w"]) -> Float[Tensor, ""]:
-    """sum (A_t - A_s)^2 / m^2 / B over all m positions; A = v'v, v = f / (||f|| + 1e-8) with the norm detached."""
-    require_same(student, teacher, channels=False, where="skd: embeddings of student and teacher")
-    nodes = student.shape[2:].numel()
-    s, t = (x / (x.detach().norm(dim=1, keepdim=True) + 1e-8) for x in (widen(student), widen(teacher.detach())))
-    return gram_distance(s, t, scale=1 / (student.shape[0] * nodes**2))
+def pairwise_loss(student: Map, teacher: Float[Tensor, "b d h w"], *, scale: float | None = 0.5) -> Float[Tensor, ""]:
+    """sum (A_t - A_s)^2 / m^2 / B over m nodes; A = v'v, v = f / (||f|| + 1e-8) with the norm detached.
 
-
-def pairwise_loss(student: Map, teacher: Float[Tensor, "b d h w"], *, scale: float = 0.5) -> Float[Tensor, ""]:
-    """`node_affinity_loss` of max-pooled features, kernel = stride = max(1, floor(scale * size)) per axis, ceil.
-
-    Section 3.1, equation 2, in the released code's form: scale 0.5 leaves 2 x 2 or 3 x 3 nodes.
+    f: max-pooled map, kernel = stride = max(1, floor(scale * size)) per axis, ceil: scale 0.5 leaves 2 x 2 or 3 x 3
+    nodes; None: no pooling. Section 3.1, equation 2, in the released code's form.
     """
-    kernel = [max(1, int(scale * side)) for side in student.shape[2:]]
-    pooled = (functional.max_pool2d(x, kernel, kernel, ceil_mode=True) for x in (student, teacher.detach()))
-    return node_affinity_loss(next(pooled), next(pooled))
+    require_same(student, teacher, channels=False, where="skd: embeddings of student and teacher")
+    height, width = student.shape[2:]
+    window = (1, 1) if scale is None else (max(1, int(scale * height)), max(1, int(scale * width)))
+    nodes = -(-height // window[0]) * -(-width // window[1])
+    share = 1 / (student.shape[0] * nodes**2)
+    return gram_distance(student, teacher, scale=share, norm="detached", window=None if window == (1, 1) else window)
 
 
 def pairwise_cirkd_loss(student: Map, teacher: Float[Tensor, "b d h w"]) -> Float[Tensor, ""]:
@@ -60,8 +53,9 @@ def pairwise_cirkd_loss(student: Map, teacher: Float[Tensor, "b d h w"]) -> Floa
     The form of CIRKD's re-implementation.
     """
     require_same(student, teacher, channels=False, where="skd: embeddings of student and teacher")
-    s, t = (unit(functional.max_pool2d(x, 2, 2, ceil_mode=True)) for x in (student, teacher.detach()))
-    return gram_distance(s, t, scale=1 / (s.shape[0] * s.shape[2:].numel() ** 2))
+    nodes = -(-student.shape[2] // 2) * -(-student.shape[3] // 2)
+    share = 1 / (student.shape[0] * nodes**2)
+    return gram_distance(student, teacher, scale=share, norm="unit", window=(2, 2))
 
 
 class SKDConfig(AdversarialConfig):

@@ -15,6 +15,14 @@ Gradients = tuple[Tensor, ...] | None
 Kernel = Callable[..., tuple[Tensor, Gradients]]
 
 
+def _last_use() -> bool:
+    """Whether the graph is dropped after this backward pass, so that what was kept for it may be overwritten."""
+    if torch.compiler.is_compiling():
+        return False
+    keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return keeps_graph is not None and not keeps_graph()
+
+
 def gradient_in_forward(kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor]:
     """Make `kernel(*arguments, wanted) -> (scalar, gradients)` differentiable in its first `inputs` arguments.
 
@@ -34,7 +42,8 @@ def gradient_in_forward(kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor
         @staticmethod
         @once_differentiable
         def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-            formed = (gradient * upstream.to(gradient.dtype) for gradient in ctx.saved_tensors)
+            scale = torch.Tensor.mul_ if _last_use() else torch.mul
+            formed = (scale(gradient, upstream.to(gradient.dtype)) for gradient in ctx.saved_tensors)
             return (*formed, *(None for _ in range(ctx.others)))
 
     def loss(*arguments: Any) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch.nn import functional
 
@@ -13,7 +15,7 @@ from segkd.methods.fitnet import fitnet_loss
 from segkd.methods.ifvd import ifvd_loss
 from segkd.methods.ka import adaptation_loss, affinity_loss
 from segkd.methods.kd import kd_loss
-from segkd.methods.skd import node_affinity_loss, pairwise_cirkd_loss, pairwise_loss, pixelwise_released_loss
+from segkd.methods.skd import pairwise_cirkd_loss, pairwise_loss, pixelwise_released_loss
 
 CLASSES = 19
 LABELS = torch.randint(0, CLASSES, (2, 32, 48))
@@ -30,7 +32,7 @@ LOSSES = {
     "skd-pixel": (pixelwise_released_loss, 16),
     "skd-pairwise": (pairwise_loss, 64),
     "skd-pairwise-cirkd": (pairwise_cirkd_loss, 64),
-    "skd-nodes": (node_affinity_loss, 64),
+    "skd-nodes": (partial(pairwise_loss, scale=None), 64),
     "ifvd": (lambda s, t: ifvd_loss(s, t, LABELS, classes=CLASSES), 64),
     "cirkd-minibatch": (minibatch_loss, 64),
     "cirkd-memory": (lambda s, t: memory_loss(s, t, LABELS, CONTRAST), 16),

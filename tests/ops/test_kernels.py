@@ -85,6 +85,27 @@ def test_gram_distance_in_every_form(d, e, m, dtype):
     torch.testing.assert_close(got.double(), want, rtol=rtol, atol=rtol * want.abs().max().item())
 
 
+@pytest.mark.parametrize(("norm", "plain"), [("unit", lambda x: functional.normalize(x, dim=1)), ("none", lambda x: x)])
+@pytest.mark.parametrize("window", [(1, 1), (2, 2), (3, 2), (5, 7)])
+def test_gram_distance_pools_and_normalises(norm, plain, window):
+    s, t = draw(2, 3, 5, 7), torch.randn(2, 4, 5, 7, dtype=DOUBLE)
+    u, v = (plain(functional.max_pool2d(x, window, window, ceil_mode=True)).flatten(2) for x in (s, t))
+    want = (u.transpose(1, 2) @ u - v.transpose(1, 2) @ v).square().sum()
+    agree(gram.gram_distance(s, t, scale=0.3, norm=norm, window=window), 0.3 * want, s)
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_backward_twice_gives_the_same_gradient_where_the_graph_is_kept(retain):
+    s, t = draw(2, 3, 12), torch.randn(2, 3, 12, dtype=DOUBLE)
+    loss = gram.gram_distance(s, t, scale=1)
+    first = torch.autograd.grad(3 * loss, s, retain_graph=retain)[0].clone()
+    if retain:
+        torch.testing.assert_close(torch.autograd.grad(loss, s)[0], first / 3)
+    else:
+        with pytest.raises(RuntimeError, match="second time"):
+            torch.autograd.grad(loss, s)
+
+
 @pytest.mark.parametrize("extra", [0, 4])
 @pytest.mark.parametrize("distance", [1e-1, 1e-3, 1e-5])
 def test_gram_distance_does_not_cancel_where_the_student_is_near_the_teacher(extra, distance):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from adapters import Result
 from segkd.methods.adversarial import Game, critic_loss, fooling_loss, gradient_penalty
-from segkd.methods.skd import node_affinity_loss, pairwise_cirkd_loss, pairwise_loss, pixelwise_released_loss
+from segkd.methods.skd import pairwise_cirkd_loss, pairwise_loss, pixelwise_released_loss
 
 Tensors = dict[str, Tensor]
 
@@ -26,7 +26,7 @@ def pairwise_cirkd(tensors: Tensors) -> Tensor:
 
 
 def sim_dis(tensors: Tensors) -> Tensor:
-    return node_affinity_loss(tensors["student"], tensors["teacher"])
+    return pairwise_loss(tensors["student"], tensors["teacher"], scale=None)
 
 
 def aicsd_pairwise(tensors: Tensors, *, pa_lambda: float) -> Result:

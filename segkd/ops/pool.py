@@ -1,0 +1,21 @@
+"""Max-pooling without indices: for maps that need no gradient, several times faster than the library's on CPUs."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def max_pool(x: Float[Tensor, "*b h w"], window: tuple[int, int]) -> Float[Tensor, "*b i j"]:
+    """max_pool2d with kernel = stride = window and ceil_mode, of a tensor without gradient."""
+    x = x.detach()
+    for dim, size in zip((x.dim() - 2, x.dim() - 1), window, strict=True):
+        every = (slice(None),) * dim
+        best = x[(*every, slice(None, None, size))].clone()
+        for first in range(1, min(size, x.shape[dim])):
+            step = x[(*every, slice(first, None, size))]
+            part = best.narrow(dim, 0, step.shape[dim])  # the last window may be cut off
+            torch.maximum(part, step, out=part)
+        x = best
+    return x
