@@ -12,13 +12,14 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from segkd.errors import ConfigError, explain
+from segkd.errors import ConfigError
 from segkd.methods.base import Method, MethodConfig, Progress
-from segkd.methods.checks import refuse_idle, require_stride
+from segkd.methods.checks import refuse_idle
+from segkd.methods.points import named_maps, shared_maps
 from segkd.methods.registry import register
 from segkd.networks.cbam import CBAM
 from segkd.networks.init import initialise
-from segkd.networks.outputs import Channels, Map, Outputs
+from segkd.networks.outputs import Channels, Outputs
 from segkd.networks.parts import ConvNorm
 from segkd.ops.shapes import require_same
 from segkd.ops.vectors import direction_distance
@@ -27,6 +28,10 @@ from segkd.ops.whole import whole_direction_distance
 Maps = Sequence[Float[Tensor, "b c h w"]]
 Point = Literal["stage4", "context", "decoder"]
 POINTS: tuple[Point, ...] = ("stage4", "context", "decoder")
+_FIX = {
+    "paper": "name a teacher with attention: cbam, or remove from `maps` what one of the networks lacks",
+    "released": "remove from `maps` what one of the networks lacks",
+}
 
 
 def attnfd_loss(student: Maps, teacher: Maps) -> Float[Tensor, ""]:
@@ -97,14 +102,14 @@ class AttnFD(Method):
 
     def __init__(self, config: AttnFDConfig, student: Channels, teacher: Channels, classes: int) -> None:
         super().__init__(config, student, teacher, classes)
-        self.names: tuple[Point, ...] = ()
+        self.names: tuple[str, ...] = ()
         if config.weight == 0:
             return
-        ours = _points(student)
-        theirs = dict(teacher.attention) if config.preset == "paper" else _points(teacher)
-        self.names = _common(config, ours, theirs)
-        for name in self.names:
-            require_stride(ours[name], theirs[name], field=f"the map {name!r}", method="attnfd")
+        paper = config.preset == "paper"
+        ours, theirs = named_maps(student), dict(teacher.attention) if paper else named_maps(teacher)
+        wanted = [name for name in POINTS if name in config.maps]
+        given = "maps" in config.model_fields_set
+        self.names = shared_maps(wanted, ours, theirs, given=given, method="attnfd", fix=_FIX[config.preset])
         self.refinements = nn.ModuleDict({name: CBAM(ours[name].channels) for name in self.names})
         self.connectors = nn.ModuleDict(
             {name: ConvNorm(ours[name].channels, theirs[name].channels) for name in self.names}
@@ -162,29 +167,7 @@ def _fixed(channels: int) -> CBAM:
     return cbam
 
 
-def _points(channels: Channels) -> dict[str, Map]:
-    return {"stage4": channels.stages[3]} | {name: channels.head[name] for name in POINTS if name in channels.head}
-
-
 def _maps(outputs: Outputs) -> dict[str, Tensor]:
     return {"stage4": outputs.stages[3].pre} | {
         name: outputs.head[name].post for name in POINTS if name in outputs.head
     }
-
-
-def _common(config: AttnFDConfig, student: dict[str, Map], teacher: dict[str, Map]) -> tuple[Point, ...]:
-    """The maps to compare, in fixed order; ConfigError where there is none, or not one that was asked for."""
-    chosen = tuple(name for name in POINTS if name in config.maps)
-    found = tuple(name for name in chosen if name in student and name in teacher)
-    if not found or ("maps" in config.model_fields_set and found != chosen):
-        refined = " (refined, of a network with attention: cbam)" if config.preset == "paper" else ""
-        raise ConfigError(
-            explain(
-                "Method 'attnfd' compares maps that the two networks do not both have.",
-                expected=f"maps {', '.join(chosen)} of student and teacher",
-                found=f"student: {', '.join(student)}; teacher{refined}: {', '.join(teacher) or 'none'}",
-                where="params.yaml: networks.*.head, networks.*.attention, methods (method: attnfd)",
-                fix="name a teacher with attention: cbam (preset paper), or remove from `maps` what one network lacks",
-            )
-        )
-    return found
