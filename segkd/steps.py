@@ -85,7 +85,7 @@ def evaluate(run: Run, options: Options) -> Path:
 
 
 def track(study: str, *, root: Path = Path()) -> dict[str, dict[str, str]]:
-    """Mirror a study's runs into MLflow; never fails because MLflow does. Returns the MLflow run of each run, or why not."""
+    """Mirror a study's runs into MLflow, if MLflow is there; returns the MLflow run of each run, or why none."""
     from segkd.tracking.replay import track as replay
 
     _have_data_of(study, root)

@@ -18,6 +18,7 @@ class DigitsData(Closed):
     digits: tuple[int, int] = Field((2, 4), description="fewest and most digits in a scene")
     digit_size: tuple[int, int] = Field((16, 24), description="smallest and largest digit, pixels")
     texture: float = Field(0.5, ge=0, le=1, description="contrast of the textured background")
+    contrast: float = Field(0.1, ge=0, lt=1, description="least gap between digit and background, of full scale")
     noise: float = Field(0.05, ge=0, le=1, description="standard deviation of the pixel noise, of full scale")
     scenes: dict[Literal["train", "val", "test"], int] = Field({"train": 1000, "val": 100, "test": 200})
 

@@ -8,9 +8,10 @@ from torch import nn
 def initialise(module: nn.Module) -> None:
     """Initialise every convolution and batch norm below `module`, in the order of `module.modules()`.
 
-    - convolutions: normal with Kaiming's fan-out gain for ReLU, as torchvision's ResNet and MobileNetV2;
-    - convolutions with a bias, which here are exactly the final 1x1 classifiers: normal(0, 0.01), bias 0, so that
-      training starts from a nearly uniform prediction (MMSegmentation's decode heads);
+    - convolutions without bias: normal with Kaiming's fan-out gain for ReLU, as torchvision's ResNet and MobileNetV2;
+    - convolutions with a bias, which here are exactly the final 1x1 classifiers: PyTorch's default, as torchvision's
+      segmentation heads. A smaller start, normal(0, 0.01), held ResNet-18 on the digits at "all background" for 400
+      iterations and more, where this one reached 70 % mIoU (same seed, AdamW at 3e-3);
     - batch norm: weight 1, bias 0; linear layers (CBAM) keep PyTorch's default.
     """
     for part in module.modules():
@@ -18,8 +19,7 @@ def initialise(module: nn.Module) -> None:
             if part.bias is None:
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             else:
-                nn.init.normal_(part.weight, std=0.01)
-                nn.init.zeros_(part.bias)
+                part.reset_parameters()
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)

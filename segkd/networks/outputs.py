@@ -27,7 +27,7 @@ class Map(NamedTuple):
 class Outputs:
     """Everything a loss may read; every map at its own stride.
 
-    logits: (B, classes, h, w) before upsampling; embedding: (B, d, h, w), the head's last feature before the classifier;
+    logits: (B, classes, h, w) before upsampling; embedding: (B, d, h, w), the head's last map before the classifier;
     stages: the backbone's four stages; auxiliary: (B, classes, h, w) or None; head: named maps inside the head
     ("context" = output of ASPP or pyramid pooling, "decoder" = DeepLabV3+'s decoder); attention: CBAM-refined maps
     ("stage4", "context", "decoder") of networks with `attention: cbam`.
