@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +14,12 @@ from segkd.ops.precision import widen
 from segkd.ops.unit import pull_back, split
 
 EPSILON = 1e-8  # under each norm of the cosine
+
+
+class _How(NamedTuple):
+    classes: int
+    epsilon: float
+    scale: float
 
 
 def one_hot(labels: Int[Tensor, " n"], classes: int, dtype: torch.dtype) -> Float[Tensor, "k n"]:
@@ -33,14 +41,6 @@ def class_sums(
     return sums, counts
 
 
-def _variation(feature: Tensor, prototypes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(cosines to the own prototype, unit features, their inverse norms, membership) of a block; ignored: cosine 0."""
-    members = one_hot(labels, prototypes.shape[1], prototypes.dtype)
-    u, inverse = split(feature, 0, EPSILON)
-    cosine = (u * (prototypes @ members)).sum(0)
-    return cosine, u, inverse, members
-
-
 def _prototypes(feature: Tensor, labels: Tensor, classes: int, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """(unit prototypes (d, k), their inverse norms (1, k), 1 / (count + epsilon) (k,))."""
     sums, counts = class_sums(feature, labels, classes)
@@ -48,43 +48,51 @@ def _prototypes(feature: Tensor, labels: Tensor, classes: int, epsilon: float) -
     return (*split(sums * share, 0, EPSILON), share)
 
 
-def _image(s: Tensor, t: Tensor, labels: Tensor, classes: int, epsilon: float, gradient: Tensor | None) -> Tensor:
-    """Sum of (v_s - v_t)^2 of one image; its gradient is written into `gradient` (d, n)."""
-    (p_s, inverse_p, share), (p_t, _, _) = (_prototypes(x, labels, classes, epsilon) for x in (s, t))
-    total, of_unit = accumulator(s), torch.zeros_like(p_s)
-    slope = torch.empty(s.shape[1], dtype=p_s.dtype, device=s.device)
-    parts = list(spans(s.shape[1], s.shape[0], s.device))
-    for start, stop in parts:
-        v_t = _variation(t[:, start:stop], p_t, labels[start:stop])[0]
-        v_s, u, _, members = _variation(s[:, start:stop], p_s, labels[start:stop])
-        error = v_s - v_t
+def _variation(feature: Tensor, prototypes: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """(cosines to the own prototype, inverse norms of the features) of a block, (n,) each; ignored: cosine 0."""
+    norm = feature.square().sum(0).sqrt_()
+    cosine = (prototypes.T @ feature).mul_(members).sum(0) / norm.clamp_min(EPSILON)
+    return cosine, norm.reciprocal().masked_fill_(norm < EPSILON, 0.0)
+
+
+def _image(s: Tensor, t: Tensor, labels: Tensor, how: _How, wanted: bool) -> tuple[Tensor, Tensor | None]:
+    """Sum of (v_s - v_t)^2 of one image, and its gradient. s: (d, n); t: (e, n); labels: (n,)."""
+    prototypes, inverse_p, share = _prototypes(s, labels, how.classes, how.epsilon)
+    target, _, _ = _prototypes(t, labels, how.classes, how.epsilon)
+    total, of_unit = accumulator(s), torch.zeros_like(prototypes)
+    slopes = torch.empty(
+        2, s.shape[1], dtype=s.dtype, device=s.device
+    )  # of the cosine / ||f||, and times cosine / ||f||
+    for start, stop in spans(s.shape[1], max(len(s), len(t)), s.device):
+        members = one_hot(labels[start:stop], how.classes, s.dtype)
+        x = s[:, start:stop]
+        v_s, inverse = _variation(x, prototypes, members)
+        error = v_s - _variation(t[:, start:stop], target, members)[0]
         total += error.square().sum()
-        if gradient is not None:
-            slope[start:stop] = 2 * error
-            of_unit.addmm_(u * slope[start:stop], members.T)
-    if gradient is not None:
-        through = pull_back(of_unit, p_s, inverse_p, 0) * share  # what each member gets by way of its prototype
-        for start, stop in parts:
-            v_s, u, inverse, members = _variation(s[:, start:stop], p_s, labels[start:stop])
-            g = slope[start:stop] * inverse[0]
-            gradient[:, start:stop] = torch.addmm(through @ members, p_s, members * g).addcmul_(
-                u, (g * v_s)[None], value=-1
-            )
-    return total
+        if wanted:
+            slope = 2 * error * inverse
+            slopes[0, start:stop], slopes[1, start:stop] = slope, slope * v_s * inverse
+            of_unit.addmm_(x, (members * slope).T)
+    if not wanted:
+        return total, None
+    both = torch.cat([prototypes, pull_back(of_unit, prototypes, inverse_p, 0) * share], 1)
+    gradient = torch.empty_like(s)
+    for start, stop in spans(s.shape[1], len(s), s.device):
+        members = one_hot(labels[start:stop], how.classes, s.dtype)
+        spread = torch.cat([members * slopes[0, start:stop], members])
+        gradient[:, start:stop] = (both @ spread).addcmul_(s[:, start:stop], slopes[1, start:stop], value=-1)
+    return total, gradient
 
 
-def _kernel(
-    student: Tensor, teacher: Tensor, labels: Tensor, how: tuple[int, float, float], wanted: bool
-) -> tuple[Tensor, Gradients]:
-    classes, epsilon, scale = how
+def _kernel(student: Tensor, teacher: Tensor, labels: Tensor, how: _How, wanted: bool) -> tuple[Tensor, Gradients]:
     total, into = accumulator(student), gradient_like(student, wanted)
     for image in range(student.shape[0]):
         s, t = (widen(x.detach()[image].flatten(1)) for x in (student, teacher))
-        gradient = torch.empty_like(s) if wanted else None
-        total += _image(s, t, labels[image].flatten(), classes, epsilon, gradient)
+        value, gradient = _image(s, t, labels[image].flatten(), how, wanted)
+        total += value
         if into is not None and gradient is not None:
-            into.flatten(2)[image] = gradient.mul_(scale)
-    return (total * scale).to(widen(student).dtype), None if into is None else (into,)
+            into.flatten(2)[image] = gradient.mul_(how.scale)
+    return (total * how.scale).to(widen(student).dtype), None if into is None else (into,)
 
 
 _distance = gradient_in_forward(_kernel)
@@ -105,4 +113,4 @@ def variation_distance(
     below 1e-8 are taken as 1e-8, with no gradient through the direction they do not have.
     Kept for backward: one tensor of the student's size.
     """
-    return _distance(student, teacher, labels, (classes, epsilon, scale))
+    return _distance(student, teacher, labels, _How(classes, epsilon, scale))

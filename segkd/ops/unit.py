@@ -19,7 +19,7 @@ def split(x: Tensor, dim: int, epsilon: float = EPSILON) -> tuple[Tensor, Tensor
     `inverse` keeps `dim` with size 1 and is what `pull_back` needs. float32 or wider; not differentiable.
     """
     x = widen(x)
-    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    norm = x.square().sum(dim, keepdim=True).sqrt_()  # twice as fast as vector_norm on blocks
     return x / norm.clamp_min(epsilon), norm.reciprocal().masked_fill_(norm < epsilon, 0.0)
 
 
