@@ -71,7 +71,7 @@ def free_gpu(count: int, folder: Path | None = None) -> int:
 
 
 def choose(precision: str, threads: int) -> Place:
-    """The device of this process: SEGKD_DEVICE if set (e.g. cuda:1, cpu), else a free GPU if there is any, else the CPU.
+    """The device of this process: SEGKD_DEVICE if set (e.g. cuda:1, cpu), else a free GPU, else the CPU.
 
     On a CPU the number of threads is set from the recipe, because it orders floating-point sums and so decides bits.
     """
