@@ -23,7 +23,7 @@ from segkd.networks.outputs import Channels, Outputs
 from segkd.ops.precision import full_precision, widen
 
 Game = Literal["wgan-gp", "hinge"]
-WIDTHS = (64, 128, 256, 512)
+WIDTH = 64  # channels of the first convolution; the next three have 2, 4 and 8 times as many
 
 
 def critic_loss(student: Float[Tensor, "*shape"], teacher: Float[Tensor, "*shape"], game: Game) -> Float[Tensor, ""]:
@@ -80,15 +80,16 @@ class Discriminator(nn.Module):
     sizes nothing is padded.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, width: int = WIDTH) -> None:
         super().__init__()
+        widths = [width * factor for factor in (1, 2, 4, 8)]
         self.norm = nn.BatchNorm2d(classes)
         self.convs = nn.ModuleList(
             spectral_norm(nn.Conv2d(into, out, 4, stride=2, padding=1))
-            for into, out in zip((classes, *WIDTHS), WIDTHS, strict=False)
+            for into, out in zip((classes, *widths), widths, strict=False)
         )
-        self.attentions = nn.ModuleList([nn.Identity(), nn.Identity(), *map(SelfAttention, WIDTHS[2:])])
-        self.score = nn.Conv2d(WIDTHS[-1], 1, 4)
+        self.attentions = nn.ModuleList([nn.Identity(), nn.Identity(), *map(SelfAttention, widths[2:])])
+        self.score = nn.Conv2d(widths[-1], 1, 4)
 
     def forward(self, logits: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n"]:
         """One score per image and remaining position, float32 also under autocast."""
@@ -114,11 +115,12 @@ class AdversarialConfig(MethodConfig):
     penalty: float = Field(10.0, ge=0, description="weight of the gradient penalty in it; wgan-gp only")
     critic_optimiser: Literal["sgd", "adam"] = Field("adam", description="of the discriminator; Adam with (0.9, 0.99)")
     critic_lr: float = Field(4e-4, gt=0, description="learning rate of the discriminator")
+    critic_width: int = Field(WIDTH, ge=2, description="channels of the discriminator's first convolution")
     critic_poly: bool = Field(True, description="whether that rate follows the recipe's schedule")
 
     @model_validator(mode="after")
     def _idle_keys(self) -> AdversarialConfig:
-        keys = {"game", "critic", "penalty", "critic_optimiser", "critic_lr", "critic_poly"}
+        keys = {"game", "critic", "penalty", "critic_optimiser", "critic_lr", "critic_width", "critic_poly"}
         refuse_idle(self, keys, idle=self.adversarial == 0, why="adversarial is 0, so there is no discriminator")
         refuse_idle(self, {"penalty"}, idle=self.game == "hinge", why="the hinge game has no gradient penalty")
         return self
@@ -132,7 +134,7 @@ class Adversarial(Method):
     def __init__(self, config: AdversarialConfig, student: Channels, teacher: Channels, classes: int) -> None:
         super().__init__(config, student, teacher, classes)
         if config.adversarial:
-            self.discriminator = Discriminator(classes)
+            self.discriminator = Discriminator(classes, config.critic_width)
 
     def adversarial_terms(self, student: Outputs) -> dict[str, Tensor]:
         """{"adversarial": weight * -E D(z_s)}, the discriminator's weights untouched; {} where it is off."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from segkd.errors import ConfigError
 from segkd.methods.adversarial import Adversarial, AdversarialConfig
 from segkd.methods.base import Progress
-from segkd.methods.checks import require_stride
+from segkd.methods.checks import refuse_idle, require_stride
 from segkd.methods.kd import kd_loss
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
@@ -92,7 +92,9 @@ class CWDConfig(AdversarialConfig):
     kd: float = Field(0.0, ge=0, description="weight of kd (T 1, pixel mean) beside them; 0 = off (CIRKD's tables: 1)")
 
     @model_validator(mode="after")
-    def _released_needs_a_feature_term(self) -> CWDConfig:
+    def _idle_keys(self) -> CWDConfig:
+        off = self.logits == 0 and self.feature == 0
+        refuse_idle(self, {"temperature"}, idle=off, why="logits and feature are 0")
         if self.preset == "released" and self.feature == 0:
             raise ValueError("preset released differs from paper in the feature term only, and feature is 0")
         return self

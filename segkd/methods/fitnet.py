@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segkd.methods.base import Method, MethodConfig, Progress
-from segkd.methods.checks import require_enlarging, require_stride
+from segkd.methods.checks import refuse_idle, require_enlarging, require_stride
 from segkd.methods.kd import kd_loss
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
@@ -38,6 +38,11 @@ class FitNetConfig(MethodConfig):
         "refuse",
         description="teacher: the student's maps are enlarged to the teacher's, bilinearly (KA's comparison)",
     )
+
+    @model_validator(mode="after")
+    def _idle_keys(self) -> FitNetConfig:
+        refuse_idle(self, {"resize"}, idle=self.weight == 0 and self.kd == 0, why="weight and kd are 0")
+        return self
 
 
 @register("fitnet")

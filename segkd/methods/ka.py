@@ -9,11 +9,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segkd.errors import ConfigError, explain
 from segkd.methods.base import Method, MethodConfig, Pretraining, Progress
+from segkd.methods.checks import refuse_idle
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Map, Outputs
 from segkd.ops.affinity import affinity_row_norms
@@ -103,6 +104,13 @@ class KAConfig(MethodConfig):
     pretrain_lr: float = Field(0.1, gt=0, description="learning rate of the autoencoder")
     pretrain_momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum of the autoencoder (inferred)")
     pretrain_weight_decay: float = Field(1e-4, ge=0, description="weight decay of the autoencoder (printed as 10e-4)")
+
+    @model_validator(mode="after")
+    def _idle_keys(self) -> KAConfig:
+        keys = {name for name in type(self).model_fields if name.startswith("pretrain_")} | {"latent", "sparsity"}
+        off = self.adaptation == 0 and self.affinity == 0
+        refuse_idle(self, keys, idle=off, why="adaptation and affinity are 0")
+        return self
 
 
 class Autoencoder(Pretraining):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from segkd.methods.base import Method, MethodConfig, Progress
-from segkd.methods.checks import filled, require_enlarging, require_stride
+from segkd.methods.checks import filled, refuse_idle, require_enlarging, require_stride
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
 from segkd.ops.divergence import softmax_divergence
@@ -54,6 +54,11 @@ class KDConfig(MethodConfig):
     def _weight_of_reduction(cls, values: Any) -> Any:
         element = isinstance(values, dict) and values.get("reduction") == "element"
         return filled(values, {"weight": 10.0} if element else {})
+
+    @model_validator(mode="after")
+    def _idle_keys(self) -> KDConfig:
+        refuse_idle(self, {"temperature", "reduction", "resize"}, idle=self.weight == 0, why="weight is 0")
+        return self
 
 
 @register("kd")

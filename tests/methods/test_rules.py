@@ -7,6 +7,7 @@ import torch
 from loss_table import LOSSES
 from method_outputs import CLASSES, channels, draw
 
+from segkd.errors import ConfigError
 from segkd.methods.base import Progress
 from segkd.methods.registry import method_class, method_config
 from segkd.networks.outputs import Outputs
@@ -128,6 +129,20 @@ def test_bfloat16_outputs_are_near_the_float32_result(name, pair, progress):
     for key, value in full.items():
         assert cast[key].dtype == torch.float32
         torch.testing.assert_close(cast[key], value, rtol=3e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key"),
+    [
+        ("kd", {"weight": 0, "temperature": 2}, "temperature"),
+        ("cwd", {"logits": 0, "feature": 0, "temperature": 2}, "temperature"),
+        ("fitnet", {"weight": 0, "kd": 0, "resize": "teacher"}, "resize"),
+        ("ka", {"adaptation": 0, "affinity": 0, "pretrain_lr": 1}, "pretrain_lr"),
+    ],
+)
+def test_keys_that_change_nothing_are_refused(name, options, key):
+    with pytest.raises(ConfigError, match=f"{key} would change nothing"):
+        method_config(name, options)
 
 
 @pytest.mark.parametrize("name", NAMES)
