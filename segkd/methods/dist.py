@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -18,22 +17,28 @@ from segkd.ops.correlation import correlation_distance
 from segkd.ops.shapes import require_same
 
 
-def inter_class_loss(
-    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], *, temperature: float = 1.0
+def dist_loss(
+    student: Float[Tensor, "b c h w"],
+    teacher: Float[Tensor, "b c h w"],
+    *,
+    inter: float = 1.0,
+    intra: float = 1.0,
+    temperature: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """T^2 (1 - mean over images and positions of Pearson's correlation over classes) of softmax(z / T): equation 6."""
-    require_same(student, teacher, channels=True, where="dist: logits of student and teacher")
-    rows = student.numel() // student.shape[1]
-    return correlation_distance(student, teacher, temperature=temperature, classes=temperature**2 / rows, positions=0)
+    """T^2 (inter * (1 - mean corr over classes) + intra * (1 - mean corr over positions)) of softmax(z / T).
 
-
-def intra_class_loss(
-    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], *, temperature: float = 1.0
-) -> Float[Tensor, ""]:
-    """T^2 (1 - mean over classes of Pearson's correlation over all positions of the batch): equation 7."""
+    corr: Pearson's correlation of student and teacher. inter (equation 6): at each position among the classes, mean
+    over images and positions. intra (equation 7): of each class over all positions of the batch, mean over classes.
+    A weight of 0 leaves a part out.
+    """
     require_same(student, teacher, channels=True, where="dist: logits of student and teacher")
+    classes = student.shape[1]
     return correlation_distance(
-        student, teacher, temperature=temperature, classes=0, positions=temperature**2 / student.shape[1]
+        student,
+        teacher,
+        temperature=temperature,
+        classes=inter * temperature**2 * classes / student.numel(),
+        positions=intra * temperature**2 / classes,
     )
 
 
@@ -74,19 +79,13 @@ class DIST(Method):
             )
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
-        """{"inter", "intra", "auxiliary"}, weighted."""
+        """{"relations", "auxiliary"}: the two parts together, weighted; the second of auxiliary logits."""
         config = self.config
-        terms = self._terms(student.logits, teacher.logits)
-        if config.auxiliary and terms and student.auxiliary is not None and teacher.auxiliary is not None:
-            found = self._terms(student.auxiliary, teacher.auxiliary).values()
-            terms["auxiliary"] = config.auxiliary * torch.stack(list(found)).sum()
+        if config.inter == config.intra == 0:
+            return {}
+        weights = {"inter": config.inter, "intra": config.intra, "temperature": config.temperature}
+        terms = {"relations": dist_loss(student.logits, teacher.logits, **weights)}
+        if config.auxiliary and student.auxiliary is not None and teacher.auxiliary is not None:
+            loss = dist_loss(student.auxiliary, teacher.auxiliary, **weights)
+            terms["auxiliary"] = config.auxiliary * loss
         return terms
-
-    def _terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        weights = {"inter": self.config.inter, "intra": self.config.intra}
-        losses = {"inter": inter_class_loss, "intra": intra_class_loss}
-        return {
-            name: weight * losses[name](student, teacher, temperature=self.config.temperature)
-            for name, weight in weights.items()
-            if weight
-        }

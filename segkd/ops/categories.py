@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from segkd.ops.blocks import PRODUCT, spans
 from segkd.ops.formed import Gradients, accumulator, gradient_in_forward, gradient_like
 from segkd.ops.precision import widen
 from segkd.ops.unit import pull_back, split
@@ -17,12 +19,27 @@ class _How(NamedTuple):
     scale: float
 
 
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a b' of (c, n), float64: products by blocks of columns, added up where long sums lose nothing."""
+    total = torch.zeros(a.shape[0], a.shape[0], dtype=torch.float64, device=a.device)
+    for start, stop in spans(a.shape[1], a.shape[0], a.device, PRODUCT):
+        total += a[:, start:stop] @ b[:, start:stop].T
+    return total
+
+
 def _difference(u: Tensor, v: Tensor) -> Tensor:
-    """U U' - V V'; by differences where the maps have equal size, so that nothing cancels where U is close to V."""
+    """Correlations of the rows of u minus those of v, float64; rows of length 1 but for rounding, or 0.
+
+    Where the maps have equal size U U' - V V' is taken by differences, so that nothing cancels where U is close to V;
+    the rounding of the lengths, which is the same for all positions and so adds up, is taken out again.
+    """
+    long_u, long_v = (x.square().sum(1, dtype=torch.float64).clamp_min(0.5).rsqrt() for x in (u, v))
+    of_u, of_v = (torch.outer(x, x) for x in (long_u, long_v))
+    second = _product(v, v)
     if u.shape != v.shape:
-        return u @ u.T - v @ v.T
-    half = (u - v) @ (u + v).T / 2
-    return half + half.T
+        return _product(u, u) * of_u - second * of_v
+    half = _product(u - v, u + v) / 2
+    return (half + half.T) * of_u + second * (of_u - of_v)
 
 
 def _kernel(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[Tensor, Gradients]:
@@ -34,7 +51,8 @@ def _kernel(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[
         error = _difference(u, split(z_t.softmax(0), 1)[0])
         total += error.square().sum()
         if gradient is not None:
-            slope = pull_back(error.mul_(4 * how.scale / how.temperature) @ u, u, inverse, 1)
+            through = (error * (4 * how.scale / how.temperature)).to(u.dtype)
+            slope = pull_back(through @ u, u, inverse, 1)
             slope.sub_((p * slope).sum(0)).mul_(p)
             gradient[image] = slope.view_as(gradient[image])
     return (total * how.scale).to(widen(student).dtype), None if gradient is None else (gradient,)
