@@ -15,7 +15,10 @@ def max_pool(x: Float[Tensor, "*b h w"], window: tuple[int, int]) -> Float[Tenso
         best = x[(*every, slice(None, None, size))].clone()
         for first in range(1, min(size, x.shape[dim])):
             step = x[(*every, slice(first, None, size))]
-            part = best.narrow(dim, 0, step.shape[dim])  # the last window may be cut off
-            torch.maximum(part, step, out=part)
+            if step.shape[dim] == best.shape[dim]:
+                best = torch.maximum(best, step)
+            else:  # the last window is cut off
+                part = best.narrow(dim, 0, step.shape[dim])
+                part.copy_(torch.maximum(part, step))
         x = best
     return x
