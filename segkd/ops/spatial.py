@@ -62,7 +62,7 @@ def _slope(z: Tensor, log: Tensor, divergences: Tensor, of_matrix: Tensor) -> Te
     for start, stop in spans(z.shape[1], z.shape[0], z.device):
         part = z[:, start:stop]
         p = (part - log).exp_()
-        torch.addmm(constant.expand_as(part), first, part, out=slope[:, start:stop]).mul_(p).addmm_(second, p)
+        slope[:, start:stop] = torch.addmm(constant, first, part).mul_(p).addmm_(second, p)
     return slope
 
 
