@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from segkd.errors import ConfigError
 from segkd.methods.base import Method, MethodConfig, Progress
@@ -160,10 +161,19 @@ class AttnFD(Method):
         return nn.ModuleList(getattr(cbam, kind) for cbam in self.refinements.values())
 
 
+class _OwnStatistics(nn.Module):
+    """Batch norm by the statistics of the batch itself, with weight 1 and bias 0; a single value passes as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() == x.shape[1]:
+            return x
+        return functional.batch_norm(x, None, None, training=True)
+
+
 def _fixed(channels: int) -> CBAM:
-    """A CBAM that never changes, its batch norm using batch statistics and keeping none."""
+    """A CBAM of random weights that never changes, and remembers no statistics."""
     cbam = CBAM(channels).requires_grad_(False)
-    cbam.spatial.norm.momentum, cbam.spatial.norm.num_batches_tracked = 0.0, None
+    cbam.spatial.register_module("norm", _OwnStatistics())
     return cbam
 
 
