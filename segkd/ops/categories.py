@@ -33,13 +33,19 @@ def _difference(u: Tensor, v: Tensor) -> Tensor:
     Where the maps have equal size U U' - V V' is taken by differences, so that nothing cancels where U is close to V;
     the rounding of the lengths, which is the same for all positions and so adds up, is taken out again.
     """
-    long_u, long_v = (x.square().sum(1, dtype=torch.float64).clamp_min(0.5).rsqrt() for x in (u, v))
-    of_u, of_v = (torch.outer(x, x) for x in (long_u, long_v))
     second = _product(v, v)
-    if u.shape != v.shape:
-        return _product(u, u) * of_u - second * of_v
-    half = _product(u - v, u + v) / 2
-    return (half + half.T) * of_u + second * (of_u - of_v)
+    if u.shape == v.shape:
+        half = _product(u - v, u + v) / 2
+        between = half + half.T
+    else:
+        between = _product(u, u) - second
+    of_u, of_v = (torch.outer(x, x) for x in (_shorter(second + between), _shorter(second)))
+    return between * of_u + second * (of_u - of_v)
+
+
+def _shorter(gram: Tensor) -> Tensor:
+    """1 / length of each row, from their products; 1 for rows that are 0."""
+    return gram.diagonal().clamp_min(0.5).rsqrt()
 
 
 def _kernel(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[Tensor, Gradients]:

@@ -53,8 +53,9 @@ def _kernel(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[
         log = (distance / -how.temperature).masked_fill_(left_out, -torch.inf).log_softmax(2)
         total -= log.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64)
         if slope is not None:
-            of_distance = log.exp_().diagonal_scatter(log.diagonal(dim1=1, dim2=2) - 1, dim1=1, dim2=2)
-            of_distance.mul_(-how.scale / how.temperature)
+            # below -80, exp leaves its fast path, and has nothing to add to any gradient
+            of_distance = log.clamp_min_(-80).exp_().mul_(-how.scale / how.temperature)
+            of_distance.diagonal(dim1=1, dim2=2).add_(how.scale / how.temperature)
             slope[start:stop] = torch.ops.aten._cdist_backward(of_distance, s[start:stop], t[start:stop], 1.0, distance)
     value = (total * how.scale).to(s.dtype)
     gradient = gradient_like(student, wanted)
