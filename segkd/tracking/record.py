@@ -18,7 +18,7 @@ from segkd.errors import DataError, explain
 from segkd.files import read_json
 from segkd.tracking import journal
 
-FORMAT = 1  # of what is mirrored; another number makes the next replay send everything again
+FORMAT = 2  # of what is mirrored; another number makes the next replay send everything again
 PARAM_LENGTH = 5999  # MLflow keeps 6000 characters of a parameter
 TAG_LENGTH = 7999  # and 8000 of a tag
 QUIET_SECONDS = 600.0  # a run without an end whose journal is older than this has died
@@ -188,7 +188,7 @@ def tags(record: Record, study: str) -> dict[str, str]:
         "recipe": run.recipe,
         "network": run.network,
         "method": run.method,
-        "preset": method.get("preset"),
+        "preset": _preset(method),
         "teacher": run.teacher,
         "seed": run.seed,
         "step": done.get("step"),
@@ -210,6 +210,11 @@ def tags(record: Record, study: str) -> dict[str, str]:
         "mlflow.note.content": _note(record),
     }
     return {key: _text(value)[:TAG_LENGTH] for key, value in found.items() if value not in (None, {})}
+
+
+def _preset(method: dict[str, Any]) -> str | None:
+    """The preset of a method as params.yaml gives it: `paper` unless it says another; None without a teacher."""
+    return None if method.get("method", "none") == "none" else method.get("preset", "paper")
 
 
 def _text(value: Any) -> str:
