@@ -94,7 +94,11 @@ class AfDCDConfig(MethodConfig):
 
 @register("af-dcd")
 class AfDCD(Method):
-    """A masked, projected feature of the student mimics the teacher's, and contrasts with it in every small patch."""
+    """A masked, projected feature of the student mimics the teacher's, and contrasts with it in every small patch.
+
+    Cost: O(36 B N d_t^2), the projector's four 3x3 convolutions; O(B N d_t groups patch^2 / pool^2) for the
+    contrast, patches of a few at a time.
+    """
 
     Config = AfDCDConfig
     needs = frozenset({"logits", "stages"})

@@ -58,6 +58,8 @@ class AICSD(ICSD):
 
     At the very start only KD acts. Preset `released` divides the epoch by 120; with its epoch 0, in which no student
     weight moves, a run of one epoch would teach nothing.
+
+    Cost: that of `icsd`.
     """
 
     Config = AICSDConfig

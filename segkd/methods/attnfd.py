@@ -93,6 +93,8 @@ class AttnFD(Method):
     and batch norm) of its CBAM are trained. The cross-entropy is divided by the batch size, so the recipe must not do
     that again (`cross_entropy_per_image: false`). One difference remains: here connectors and gates train at 10 times
     the learning rate throughout; there at 1 time for connectors and stage 4's gate.
+
+    Cost: O(B N d_s d_t) for each connector, O(B N d) for each CBAM and distance.
     """
 
     Config = AttnFDConfig

@@ -163,7 +163,12 @@ class CIRKDConfig(MethodConfig):
 
 @register("cirkd")
 class CIRKD(Method):
-    """Relations of pixels to other images' pixels, and to a memory of pixels and regions, as the teacher sees them."""
+    """Relations of pixels to other images' pixels, and to a memory of pixels and regions, as the teacher sees them.
+
+    Cost: O(B G N^2 d) among the G images of a group and O(B N K d_t) against K entries of the memory (about 5120),
+    by blocks of rows; O(B N d_t (d_s + d_t)) for the projector. The memory itself is C d_t (pixel_memory +
+    region_memory) numbers.
+    """
 
     Config = CIRKDConfig
     needs = frozenset({"logits", "embedding"})

@@ -102,7 +102,10 @@ class CWDConfig(AdversarialConfig):
 
 @register("cwd")
 class CWD(Adversarial):
-    """Channel by channel, the student attends to the positions that the teacher attends to."""
+    """Channel by channel, the student attends to the positions that the teacher attends to.
+
+    Cost: O(B N C) on logits; O(B N d_s d_t) on the embedding, for its 1x1 convolution.
+    """
 
     Config = CWDConfig
     needs = frozenset({"logits", "embedding"})

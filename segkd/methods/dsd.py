@@ -148,6 +148,8 @@ class DSD(Method):
     Maps of the pixel-wise term: backbone stages 2, 3, 4 and the embedding (`paper`); auxiliary logits, or logits where
     a network has no auxiliary head, the embedding and logits (`released`; for networks without that head one residual
     is then identically 0, as it was).
+
+    Cost: O(B N d) for the attention maps, O(B N C^2) for the class correlations.
     """
 
     Config = DSDConfig

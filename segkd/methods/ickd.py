@@ -47,7 +47,10 @@ class ICKDConfig(MethodConfig):
 
 @register("ickd")
 class ICKD(Method):
-    """The student's channels correlate as the teacher's do."""
+    """The student's channels correlate as the teacher's do.
+
+    Cost: O(B N d_t (d_s + d_t)): the connector, and the channels' correlations.
+    """
 
     Config = ICKDConfig
     needs = frozenset({"logits", "embedding"})

@@ -127,6 +127,8 @@ class ICSD(Method):
 
     Preset `released` also divides the cross-entropy by the batch size, so its recipe must not
     (`cross_entropy_per_image: false`), and moves no student weight in epoch 0.
+
+    Cost: O(B N C^2) as matrix products over the N pixels of the image; no enlarged map is kept.
     """
 
     Config = ICSDConfig

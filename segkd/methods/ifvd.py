@@ -60,7 +60,10 @@ class IFVDConfig(AdversarialConfig):
 
 @register("ifvd")
 class IFVD(Adversarial):
-    """The student's features vary around their class prototypes as the teacher's do."""
+    """The student's features vary around their class prototypes as the teacher's do.
+
+    Cost: O(B N C d), as matrix products with the classes' prototypes; the discriminator as in `skd`.
+    """
 
     Config = IFVDConfig
     needs = frozenset({"logits", "embedding"})

@@ -161,7 +161,11 @@ def encoder_strides(student: Map, teacher: Map) -> tuple[int, ...]:
 
 @register("ka")
 class KA(Method):
-    """Adaptation of the student's embedding to the teacher's translated one, and affinity between positions."""
+    """Adaptation of the student's embedding to the teacher's translated one, and affinity between positions.
+
+    Cost: O(B N^2 C_l) for the affinity, by blocks of rows, so that no N x N matrix is kept; O(B N d_t^2) for the
+    frozen encoder.
+    """
 
     Config = KAConfig
     needs = frozenset({"embedding"})

@@ -83,6 +83,8 @@ class Overhaul(Method):
 
     Maps: the four stages, the output of ASPP or pyramid pooling, the decoder; networks without some of these are
     compared on those that both have. Connectors train at 10 times the learning rate.
+
+    Cost: O(B N d_s d_t) for each connector, O(B N d_t) for each distance.
     """
 
     Config = OverhaulConfig

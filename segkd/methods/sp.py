@@ -37,6 +37,8 @@ class SP(Method):
     """Images that look alike to the teacher look alike to the student; within the images of one forward pass.
 
     A recipe's `micro_batch` therefore changes what is compared; a batch of 1 teaches nothing.
+
+    Cost: O(B^2 N d).
     """
 
     Config = SPConfig
