@@ -129,6 +129,17 @@ def check() -> None:
     typer.echo("\n".join(steps.check()))
 
 
+@app.command()
+def methods(
+    write: Annotated[Path | None, typer.Option(help="put it into this file (docs/methods.md) instead")] = None,
+) -> None:
+    """Describe every method: source, formula, tensors, hyper-parameters, cost; prints Markdown."""
+    from segkd import steps
+
+    text = steps.methods(write=write)
+    typer.echo(text if write is None else write)
+
+
 @track_app.command()
 def replay(study: StudyName) -> None:
     """Bring MLflow up to date with a study's runs, without duplicates."""

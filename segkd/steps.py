@@ -121,6 +121,17 @@ def check(*, root: Path = Path()) -> list[str]:
     return sorted(params.methods)
 
 
+def methods(*, write: Path | None = None) -> str:
+    """Describe every registered method as Markdown, and put it into the file `write`; returns the text."""
+    from segkd.files import atomic_write
+    from segkd.report.methods_page import methods_page
+
+    text = methods_page()
+    if write is not None:
+        atomic_write(write, text)
+    return text
+
+
 def _train(step: str, run: Run, options: Options) -> None:
     from segkd.evaluation.quick import miou
     from segkd.tracking.journal import Journal
