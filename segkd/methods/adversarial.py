@@ -20,6 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from segkd.methods.base import Method, MethodConfig, OwnOptimiser, Progress
 from segkd.methods.checks import refuse_idle
 from segkd.networks.outputs import Channels, Outputs
+from segkd.networks.parts import BatchNorm
 from segkd.ops.precision import full_precision, widen
 
 Game = Literal["wgan-gp", "hinge"]
@@ -83,7 +84,7 @@ class Discriminator(nn.Module):
     def __init__(self, classes: int, width: int = WIDTH) -> None:
         super().__init__()
         widths = [width * factor for factor in (1, 2, 4, 8)]
-        self.norm = nn.BatchNorm2d(classes)
+        self.norm = BatchNorm(classes)
         self.convs = nn.ModuleList(
             spectral_norm(nn.Conv2d(into, out, 4, stride=2, padding=1))
             for into, out in zip((classes, *widths), widths, strict=False)

@@ -19,6 +19,7 @@ from segkd.methods.checks import refuse_idle, require_stride
 from segkd.methods.kd import kd_loss
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
+from segkd.networks.parts import BatchNorm
 from segkd.ops.memory import Ring, choose, region_means
 from segkd.ops.precision import widen
 from segkd.ops.processes import gathered
@@ -89,7 +90,7 @@ class Projector(nn.Sequential):
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__(
             nn.Conv2d(student, teacher, 1, bias=False),
-            nn.BatchNorm2d(teacher),
+            BatchNorm(teacher),
             nn.ReLU(inplace=True),
             nn.Conv2d(teacher, teacher, 1, bias=False),
         )

@@ -92,7 +92,7 @@ class CWDConfig(AdversarialConfig):
     kd: float = Field(0.0, ge=0, description="weight of kd (T 1, pixel mean) beside them; 0 = off (CIRKD's tables: 1)")
 
     @model_validator(mode="after")
-    def _idle_keys(self) -> CWDConfig:
+    def _idle_cwd_keys(self) -> CWDConfig:  # another name than the base's, which would be overridden
         off = self.logits == 0 and self.feature == 0
         refuse_idle(self, {"temperature"}, idle=off, why="logits and feature are 0")
         if self.preset == "released" and self.feature == 0:

@@ -17,6 +17,7 @@ from segkd.methods.base import Method, MethodConfig, Pretraining, Progress
 from segkd.methods.checks import refuse_idle
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Map, Outputs
+from segkd.networks.parts import BatchNorm
 from segkd.ops.affinity import affinity_row_norms
 from segkd.ops.precision import widen
 from segkd.ops.shapes import require_same
@@ -59,7 +60,7 @@ def affinity_loss(student: Float[Tensor, "b l h w"], teacher: Float[Tensor, "b l
 
 def _conv(into: int, out: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(into, out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+        nn.Conv2d(into, out, 3, stride=stride, padding=1, bias=False), BatchNorm(out), nn.ReLU(inplace=True)
     )
 
 
@@ -81,7 +82,7 @@ class Decoder(nn.Module):
             nn.ConvTranspose2d(widths[i], widths[i + 1], 3, stride=stride, padding=1, bias=i == len(strides) - 1)
             for i, stride in enumerate(reversed(strides))
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:-1])
+        self.norms = nn.ModuleList(BatchNorm(width) for width in widths[1:-1])
 
     def forward(self, code: Tensor, sizes: list[torch.Size]) -> Tensor:
         """`sizes`: (height, width) at the encoder's input and after each of its convolutions but the last."""
