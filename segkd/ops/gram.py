@@ -50,16 +50,26 @@ def _near(s: Tensor, t: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
     return value, gradient
 
 
+def _quarters(rows: int) -> list[tuple[int, int]]:
+    """(start, stop) of four parts, or of one where they would be too short to be worth it."""
+    size = -(-rows // 4) if rows >= 256 else rows
+    return [(start, min(rows, start + size)) for start in range(0, rows, size)]
+
+
 def _apart(s: Tensor, t: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
     """Value and gradient for different channels, computed in float64."""
     (d, _), (e, _) = s.shape, t.shape
-    ss, st, tt = (s.new_zeros(shape, dtype=torch.float64) for shape in ((d, d), (d, e), (e, e)))
+    ss, st = (s.new_zeros(shape, dtype=torch.float64) for shape in ((d, d), (d, e)))
+    strips = [(a, ss.new_zeros(b - a, e - a)) for a, b in _quarters(e)]  # of TT', which is symmetric, from its diagonal
     parts = list(spans(s.shape[1], d + e, s.device, PRODUCT >> 2))
     for start, stop in parts:
         x, y = s[:, start:stop].double(), t[:, start:stop].double()
-        for total, a, b in ((ss, x, x), (st, x, y), (tt, y, y)):
-            total.addmm_(a, b.T)
-    value = (ss.square().sum() + tt.square().sum() - 2 * st.square().sum()).clamp_min(0)
+        ss.addmm_(x, x.T)
+        st.addmm_(x, y.T)
+        for a, strip in strips:
+            strip.addmm_(y[a : a + len(strip)], y[a:].T)
+    tt = sum(2 * strip.square().sum() - strip[:, : len(strip)].square().sum() for _, strip in strips)
+    value = (ss.square().sum() + tt - 2 * st.square().sum()).clamp_min(0)
     if not wanted:
         return value, None
     gradient = torch.empty_like(s)
@@ -85,7 +95,8 @@ def _image(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[T
     s, t = widen(student), widen(teacher if how.window is None else max_pool(teacher, how.window)).flatten(1)
     inverse = None
     if how.norm == "unit":
-        (s, inverse), (t, _) = split(s, 0), split(t, 0)
+        t, _ = split(t, 0)
+        s, inverse = split(s, 0)
     elif how.norm == "detached":
         inverse, other = (1 / (x.norm(dim=0, keepdim=True) + 1e-8) for x in (s, t))
         s, t = s * inverse, t * other

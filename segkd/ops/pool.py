@@ -6,10 +6,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from segkd.ops.blocks import ELEMENTWISE, spans
+
 
 def max_pool(x: Float[Tensor, "*b h w"], window: tuple[int, int]) -> Float[Tensor, "*b i j"]:
-    """max_pool2d with kernel = stride = window and ceil_mode, of a tensor without gradient."""
-    x = x.detach()
+    """max_pool2d with kernel = stride = window and ceil_mode, of a tensor without gradient, some maps at a time."""
+    maps = x.detach().reshape(-1, *x.shape[-2:])
+    size = [-(-side // step) for side, step in zip(x.shape[-2:], window, strict=True)]
+    out = maps.new_empty(len(maps), *size)
+    for start, stop in spans(len(maps), maps.shape[1] * maps.shape[2], x.device, ELEMENTWISE << 2):
+        out[start:stop] = _pooled(maps[start:stop], window)
+    return out.view(*x.shape[:-2], *size)
+
+
+def _pooled(x: Tensor, window: tuple[int, int]) -> Tensor:
     for dim, size in zip((x.dim() - 2, x.dim() - 1), window, strict=True):
         every = (slice(None),) * dim
         best = x[(*every, slice(None, None, size))].clone()
