@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from segkd.methods.base import Method, MethodConfig, Progress
 from segkd.methods.checks import refuse_idle, require_stride
@@ -20,7 +21,7 @@ from segkd.ops.shapes import require_same
 def mgd_loss(generated: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     """Sum over elements of (G - F_t)^2 / B (equation 4): grows with the size of the map."""
     require_same(generated, teacher, channels=True, where="generated feature of the student and feature of the teacher")
-    return (widen(generated) - widen(teacher.detach())).square().sum() / len(generated)
+    return functional.mse_loss(widen(generated), widen(teacher.detach()), reduction="sum") / len(generated)
 
 
 def randomly_masked(x: Float[Tensor, "b c h w"], ratio: float) -> Float[Tensor, "b c h w"]:
