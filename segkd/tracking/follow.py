@@ -102,7 +102,8 @@ class Follower:
             self._send()
         except (TrackingError, OSError) as error:
             log.warning("%s: not mirrored: %s", self.run.name, scrub(error))
-            self._store, self._silent_until = None, time.monotonic() + AGAIN
+            self._store, self._run_id = None, ""  # a replay may have put another run in its place meanwhile
+            self._silent_until = time.monotonic() + AGAIN
 
     def end(self) -> None:
         """The last lines, and how the run ended."""
@@ -127,17 +128,17 @@ class Follower:
         self._pending = []
 
     def _open(self, store: Store) -> None:
-        """Find or make the run, and keep of the pending values those that it lacks."""
+        """Find or make the run, and make those values pending that it lacks."""
         record = read_record(self.root, self.run, describe(resolve(self.params, self.run)))
         wanted = records.points(record)
         experiment = store.experiment(f"segkd/{self.study}")
         tags = records.tags(record, self.study) | {
             "mlflow.parentRunId": open_cell(store, experiment, self.study, [record])
         }
-        run_id, held, _ = open_run(store, experiment, record, wanted, tags)
+        run_id, held, _ = open_run(store, experiment, record, wanted, tags, self.root)
         store.describe(run_id, records.params(record.config), tags)
         store.finish(run_id, "RUNNING", None)
-        self._pending = [point for point in self._pending if stored(point) not in held]
+        self._pending = [point for point in wanted if stored(point) not in held]
         self._run_id = run_id
 
 

@@ -21,7 +21,9 @@ class Mirrored(NamedTuple):
     complete: bool
 
 
-def open_run(store: Store, experiment: str, record: Record, wanted: list[Point], tags: dict[str, str]) -> Mirrored:
+def open_run(
+    store: Store, experiment: str, record: Record, wanted: list[Point], tags: dict[str, str], root: Path
+) -> Mirrored:
     """The MLflow run of this training, made with `tags` if there is none.
 
     MLflow cannot take a value back. So a run that holds values beyond `wanted` (a killed run went back to its last
@@ -29,22 +31,28 @@ def open_run(store: Store, experiment: str, record: Record, wanted: list[Point],
     takes its place.
     """
     start = records.started(record.lines, record.done)
-    identity, content = records.identity(record.run, start), records.content(record)
+    identity = records.identity(record.run, start)
     expected = {stored(point) for point in wanted}
 
     def find_or_make() -> Mirrored:
         for found in store.find(experiment, identity):
             run_id = str(found.info.run_id)
-            if found.data.tags.get("segkd.content") == content:
+            if found.data.tags.get("segkd.content") == record.content:
                 return Mirrored(run_id, expected, complete=True)
             held = store.history(run_id, sorted(found.data.metrics))
-            if held <= expected and found.data.params.items() <= records.params(record.config).items():
+            known = found.data.params.items() <= records.params(record.config).items()
+            if known and (held <= expected or held <= _today(record, root)):
                 return Mirrored(run_id, held, complete=False)
             store.delete(run_id)
         born = tags | {"segkd.identity": identity}
         return Mirrored(store.create(experiment, run_name(record), int(start * 1000), born), set(), complete=False)
 
     return store.exclusively(find_or_make)
+
+
+def _today(record: Record, root: Path) -> set[Point]:
+    """What the run's files say by now: since they were read, its follower may have mirrored more of them."""
+    return {stored(point) for point in records.points(records.read_record(root, record.run, record.config))}
 
 
 def run_name(record: Record) -> str:
@@ -60,7 +68,7 @@ def mirror(store: Store, experiment: str, study: str, record: Record, parent: st
     """
     wanted = records.points(record)
     tags = records.tags(record, study) | {"mlflow.parentRunId": parent}
-    run_id, held, complete = open_run(store, experiment, record, wanted, tags)
+    run_id, held, complete = open_run(store, experiment, record, wanted, tags, root)
     if not complete:
         store.describe(run_id, records.params(record.config), tags)
         store.measure(run_id, [point for point in wanted if stored(point) not in held])
@@ -69,5 +77,5 @@ def mirror(store: Store, experiment: str, study: str, record: Record, parent: st
             write_artifacts(record, root, Path(folder))
             store.artifacts(run_id, Path(folder))
     store.finish(run_id, *records.status(record))
-    store.describe(run_id, {}, {"mlflow.parentRunId": parent, "segkd.content": records.content(record)})
+    store.describe(run_id, {}, {"mlflow.parentRunId": parent, "segkd.content": record.content})
     return run_id

@@ -34,7 +34,10 @@ class Point(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Everything that a run's folder says. `done` is run.json, `scores` evaluation.json; {} where there is none."""
+    """Everything that a run's folder says. `done` is run.json, `scores` evaluation.json; {} where there is none.
+
+    `content` is a hash of the files; equal hashes need no second replay.
+    """
 
     run: Run
     folder: Path
@@ -43,6 +46,7 @@ class Record(NamedTuple):
     lines: list[dict[str, Any]]
     done: dict[str, Any]
     scores: dict[str, Any]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Dataset:
 def read_record(root: Path, run: Run, config: dict[str, Any]) -> Record:
     """Read a run's folder; `config` is used while there is no run.json. DataError where nothing was trained yet."""
     folder = root / run.folder
+    content = _content(folder)  # before all else: a file that grows from here on makes the next replay look again
     done = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     lines = journal.read(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
     if not done and not lines:
@@ -72,7 +77,7 @@ def read_record(root: Path, run: Run, config: dict[str, Any]) -> Record:
         )
     scores = read_json(folder / "evaluation.json") if (folder / "evaluation.json").exists() else {}
     used = done.get("config", config)
-    return Record(run, folder, used, done.get("config_sha256", digest(used)), lines, done, scores)
+    return Record(run, folder, used, done.get("config_sha256", digest(used)), lines, done, scores, content)
 
 
 def identity(run: Run, started: float | str) -> str:
@@ -102,18 +107,18 @@ def status(record: Record) -> tuple[str, int | None]:
     return ("RUNNING", None) if time.time() - changed < QUIET_SECONDS else ("FAILED", int(last["time"] * 1000))
 
 
-def content(record: Record) -> str:
-    """Hash of what there is to mirror; equal hashes need no second replay."""
+def _content(folder: Path) -> str:
     digest_ = hashlib.sha256(f"format {FORMAT}".encode())
     for name in ("run.json", "evaluation.json", "metrics.jsonl", "samples.npz"):
-        path = record.folder / name
+        path = folder / name
         digest_.update(name.encode() + (path.read_bytes() if path.exists() else b""))
     return digest_.hexdigest()
 
 
 def name_of(text: str) -> str:
-    """A key that MLflow takes: letters, digits and `_-. /`."""
-    return re.sub(r"[^\w\-. /]", "_", text, flags=re.ASCII)[:250]
+    """A key that MLflow takes: letters, digits and `_-. /`, and between slashes nothing empty, `.` or `..`."""
+    parts = re.sub(r"[^\w\-. /]", "_", text, flags=re.ASCII)[:250].split("/")
+    return "/".join("_" * len(part) if part in (".", "..") else part for part in parts if part) or "_"
 
 
 def params(config: dict[str, Any]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def track(study: str, root: Path = Path(), *, patience: float = PATIENCE) -> dic
         try:
             answers |= _mirror_all(study, found, Store(params.tracking.uri, root, patience=patience), root)
         except Exception as error:  # noqa: BLE001 -- a mirror must never stop the pipeline
-            reason = _reason(error)
+            reason = _reason(error, root)
             log.warning("MLflow has no copy of study %s: %s; later: segkd track replay %s", study, reason, study)
             answers |= {record.run.name: {"error": reason} for record in found}
     write_json(root / REPORTS / study / "tracking.json", dict(sorted(answers.items())))
@@ -61,8 +61,8 @@ def _read(runs: list[Run], params: Params, root: Path) -> tuple[dict[str, Answer
         try:
             config = {} if run.seed is None else describe(resolve(params, run))
             found.append(read_record(root, run, config))
-        except (SegkdError, OSError) as error:
-            answers[run.name] = {"error": _reason(error)}
+        except Exception as error:  # noqa: BLE001 -- nor must one damaged file
+            answers[run.name] = {"error": _reason(error, root)}
     return answers, found
 
 
@@ -85,12 +85,13 @@ def _mirror_all(study: str, found: list[Record], store: Store, root: Path) -> di
                 answers[record.run.name] = {"mlflow_run_id": run_id, "experiment_id": experiment}
                 failures.clear()
             except Exception as error:  # noqa: BLE001 -- one run's trouble must not keep the others from MLflow
-                answers[record.run.name] = {"error": _reason(error)}
+                reason = _reason(error, root)
+                answers[record.run.name] = {"error": reason}
                 if isinstance(error, TrackingError):
-                    failures.append(_reason(error))
-                log.warning("%s is not in MLflow: %s", record.run.name, _reason(error))
+                    failures.append(reason)
+                log.warning("%s is not in MLflow: %s", record.run.name, reason)
         if parent and not failures:
-            _close(store, parent, cell)
+            _close(store, parent, cell, root)
     return answers
 
 
@@ -103,15 +104,15 @@ def _cells(found: list[Record]) -> list[list[Record]]:
     return list(cells.values())
 
 
-def _close(store: Store, parent: str, cell: list[Record]) -> None:
+def _close(store: Store, parent: str, cell: list[Record], root: Path) -> None:
     try:
         close_cell(store, parent, cell)
-    except TrackingError as error:
-        log.warning("MLflow has no means of %s: %s", cell_name(cell[0]), _reason(error))
+    except Exception as error:  # noqa: BLE001 -- the runs are mirrored, and the answers must say so
+        log.warning("MLflow has no means of %s: %s", cell_name(cell[0]), _reason(error, root))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, root: Path) -> str:
     """One line, without credentials and without the folders of this machine."""
     text = " ".join(scrub(error).split()) or type(error).__name__
     text = text if isinstance(error, SegkdError) else f"{type(error).__name__}: {text}"
-    return text.replace(f"{Path.cwd()}{os.sep}", "")[:500]
+    return text.replace(f"{root.resolve()}{os.sep}", "")[:500]

@@ -48,7 +48,8 @@ def quiet_environment() -> None:
 
 def scrub(text: object) -> str:
     """A message without user names, passwords and tokens."""
-    found = re.sub(r"://[^/@\s]*@", "://", str(text))
+    found = re.sub(r"://[^/\s]*@", "://", str(text))  # to the last @: a password may hold one
+    found = re.sub(r"(?i)(bearer|basic)\s+[\w.~+/=-]{8,}", r"\1 ***", found)
     found = re.sub(r"(?i)((?:password|passwd|token|secret|key)=)[^&\s'\"]+", r"\1***", found)
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         if os.environ.get(name):
@@ -74,8 +75,8 @@ class Store:
         self.uri, self.file, self.relative = locate(os.environ.get("MLFLOW_TRACKING_URI") or uri, root)
         try:
             from mlflow.tracking import MlflowClient
-        except ImportError as error:
-            raise TrackingError(f"MLflow cannot be imported: {error}") from None
+        except Exception as error:  # noqa: BLE001 -- a broken installation raises anything
+            raise TrackingError(f"MLflow cannot be imported: {_reason(error)}") from None
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told once, by TrackingError
         self._lock = FileLock(f"{self.file or root.resolve() / 'mlflow.db'}.lock")
@@ -93,7 +94,7 @@ class Store:
                 with self._lock.acquire(timeout=max(deadline - time.monotonic(), 0.0), poll_interval=0.01):
                     return action()
             except Timeout:
-                raise TrackingError(f"other writers held {self.file} for {self.patience:g} seconds") from None
+                raise TrackingError(self._held()) from None
             except Exception as error:  # noqa: BLE001 -- whatever MLflow raises, training must not hear of it
                 if not _busy(error) or time.monotonic() + pause > deadline:
                     raise TrackingError(f"{scrub(self.uri)}: {_reason(error)}") from None
@@ -105,8 +106,13 @@ class Store:
         try:
             with self._lock.acquire(timeout=self.patience, poll_interval=0.01):
                 return action()
-        except (Timeout, OSError) as error:
+        except Timeout:
+            raise TrackingError(self._held()) from None
+        except OSError as error:
             raise TrackingError(f"the lock {self._lock.lock_file} cannot be had: {error}") from None
+
+    def _held(self) -> str:
+        return f"other writers held {self._lock.lock_file} for {self.patience:g} seconds"
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made where missing and restored where deleted."""

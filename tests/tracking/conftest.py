@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,45 @@ class Project:
         for name in ("evaluation.json", "samples.npz"):
             (folder / name).unlink()
         return pretraining
+
+    def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of the MLflow store, read past MLflow and past segkd."""
+        with closing(sqlite3.connect(self.root / "mlflow.db")) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def metrics(self, run_id: str) -> list[tuple[str, int, int, float]]:
+        """(key, step, milliseconds, value) of every value that MLflow holds of a run, sorted."""
+        query = "select key, step, timestamp, value from metrics where run_uuid = ?"
+        return sorted(self.sql(query, run_id))
+
+    def alive(self, name: str = "%") -> list[str]:
+        """Ids of the runs that MLflow shows under a name."""
+        query = "select run_uuid from runs where lifecycle_stage = 'active' and name like ? order by start_time"
+        return [row[0] for row in self.sql(query, name)]
+
+
+def told(lines: list[dict[str, Any]]) -> list[tuple[str, int, int, float]]:
+    """What a journal's lines must become in MLflow: (key, step, milliseconds, value), sorted."""
+    return sorted(
+        (f"{line['kind']}/{name}", line["iteration"], int(line["time"] * 1000), value)
+        for line in lines
+        for name, value in line.get("values", {}).items()
+    )
+
+
+@pytest.fixture(scope="session")
+def journal_in_mlflow() -> Callable[[list[dict[str, Any]]], list[tuple[str, int, int, float]]]:
+    return told
+
+
+@pytest.fixture(scope="module")
+def shared_project(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Project]:
+    """A project whose MLflow store is there already, one for all tests of a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        made = Project(tmp_path_factory.mktemp("shared") / "a project")
+        (made.root / "mlflow.db").write_bytes(database.read_bytes())
+        yield made
 
 
 @pytest.fixture
