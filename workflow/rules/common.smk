@@ -1,15 +1,15 @@
-# Helpers of the rules: which files a step reads, and its slice of params.yaml. What decides is in segkd.config.
+# Helpers of the rules: which files a step reads, and its slice of params.yaml. What decides is in segkd.plan.
 import re
 import sys
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from segkd.config import plan
+from segkd import plan
 from segkd.config.load import load_params, load_study
-from segkd.config.plan import study_names
 from segkd.config.runs import REPORTS, Run, pick, resolve, study_runs, teacher_of
 from segkd.errors import SegkdError
+from segkd.plan import study_names
 
 GPU = int("gpu" in list(workflow.global_resources))
 

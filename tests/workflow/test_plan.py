@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_project import TINY
 
-from segkd.config import plan
+from segkd import plan
 from segkd.config.params import Params
 from segkd.config.runs import Run
 from segkd.errors import ConfigError
