@@ -15,7 +15,9 @@ from benchmarks.cases import CASES, chosen
 from benchmarks.measure import MEBI, Job, Mode, command
 
 ROOT = Path(__file__).resolve().parents[1]
-TOLERANCE = {"float32": 1e-3, "autocast": 1e-2, "compiled": 1e-2}  # relative; gradients in bfloat16 have 3 digits
+# relative; one sign that rounding turns in an L1 distance costs 1e-3 of the gradient; bfloat16 has 3 digits
+TOLERANCE = {"float32": 3e-3, "autocast": 1e-2, "compiled": 1e-2}
+VALUE_TOLERANCE = 1e-4
 RESOLUTION = 0.5  # MiB: less cannot be told from what the process itself does
 HEADER = (
     "loss | shape | time ratio | memory ratio | target (time / memory) | met | ms: textbook -> segkd | "
@@ -51,8 +53,8 @@ def row(index: int, *, device: str, mode: Mode, repeat: int, tiny: bool) -> str:
     """One line of the table. ArithmeticError where the two forms do not agree."""
     case = CASES[index]
     theirs, ours = (_measure(Job(index, textbook, device, mode, repeat, tiny)) for textbook in (True, False))
-    for what in ("value", "gradient"):
-        if not ours[what] <= TOLERANCE[mode]:
+    for what, tolerance in (("value", VALUE_TOLERANCE), ("gradient", TOLERANCE[mode])):
+        if not ours[what] <= tolerance:
             raise ArithmeticError(f"{case.name}: {what} differs by {ours[what]:.1e} from the textbook form's")
     mebibytes = [max(x["memory"] / MEBI, RESOLUTION) for x in (theirs, ours)]
     time, memory = ours["textbook"] / ours["segkd"], mebibytes[0] / mebibytes[1]
@@ -71,13 +73,21 @@ def row(index: int, *, device: str, mode: Mode, repeat: int, tiny: bool) -> str:
 
 
 def table(indices: list[int], *, device: str, mode: Mode, repeat: int, tiny: bool) -> Iterator[str]:
-    """The table, line by line as it is measured."""
+    """The table, line by line as it is measured; at its end ArithmeticError if a row is missing: see `row`."""
     yield f"{machine(device)}, {'float32' if mode == 'float32' else f'bfloat16 ({mode})'}, median of {repeat}"
     yield ""
     yield f"| {HEADER} |"
     yield "|" + "---|" * (HEADER.count("|") + 1)
+    faults = []
     for index in indices:
-        yield row(index, device=device, mode=mode, repeat=repeat, tiny=tiny)
+        try:
+            yield row(index, device=device, mode=mode, repeat=repeat, tiny=tiny)
+        except ArithmeticError as error:
+            faults.append(str(error))
+    yield ""
+    yield FOOTNOTE
+    if faults:
+        raise ArithmeticError("; ".join(faults))
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -110,7 +120,7 @@ def main(words: list[str] | None = None) -> None:
         lines = table(rows, device=options.device, mode=mode, repeat=options.repeat, tiny=options.tiny)
         for line in lines:
             print(line, flush=True)
-        print(f"\n{FOOTNOTE}\n")
+        print()
 
 
 if __name__ == "__main__":

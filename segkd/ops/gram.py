@@ -90,12 +90,19 @@ def _streamed(s: Tensor, t: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None
     return value, gradient
 
 
+def _directions(t: Tensor, into: Tensor) -> Tensor:
+    """The unit vectors of (e, m), written block by block; `into` may be `t` itself."""
+    for start, stop in spans(t.shape[1], t.shape[0], t.device):
+        into[:, start:stop] = split(t[:, start:stop], 0)[0]
+    return into
+
+
 def _image(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[Tensor, Tensor | None]:
     """Value and gradient of one image, normalised as asked. student: (d, m), pooled; teacher: (e, h, w), not yet."""
     s, t = widen(student), widen(teacher if how.window is None else max_pool(teacher, how.window)).flatten(1)
     inverse = None
     if how.norm == "unit":
-        t, _ = split(t, 0)
+        t = _directions(t, into=torch.empty_like(t) if how.window is None else t)
         s, inverse = split(s, 0)
     elif how.norm == "detached":
         inverse, other = (1 / (x.norm(dim=0, keepdim=True) + 1e-8) for x in (s, t))

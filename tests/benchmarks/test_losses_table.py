@@ -70,12 +70,17 @@ def test_rows_are_chosen_by_the_first_words_of_their_names():
         chosen(["kd", "kdd"])
 
 
-def test_forms_that_disagree_make_no_row(monkeypatch):
-    result = {"memory": 2.0**21, "value": 1e-6, "gradient": 2e-3, "exact": 0, "textbook": 1.0, "segkd": 0.25}
+def test_forms_that_disagree_make_no_row_and_are_named_at_the_end(monkeypatch):
+    result = {"memory": 2.0**21, "value": 1e-6, "gradient": 5e-3, "exact": 0, "textbook": 1.0, "segkd": 0.25}
     monkeypatch.setattr(losses, "_measure", lambda job: result)
     options = {"device": "cpu", "repeat": 1, "tiny": True}
-    with pytest.raises(ArithmeticError, match=r"gradient differs by 2\.0e-03"):
+    with pytest.raises(ArithmeticError, match=r"gradient differs by 5\.0e-03"):
         losses.row(0, mode="float32", **options)
+    lines = losses.table([0, 1], mode="float32", **options)
+    printed = []
+    with pytest.raises(ArithmeticError, match=r"ka affinity: .*; affinity, not pooled: "):
+        printed.extend(lines)
+    assert sum("not pooled" in line for line in printed) == 0
     cells = losses.row(0, mode="autocast", **options).split(" | ")
     assert cells[2:4] == ["4.0", "1.0"]
 
