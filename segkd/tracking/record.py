@@ -116,9 +116,10 @@ def _content(folder: Path) -> str:
 
 
 def name_of(text: str) -> str:
-    """A key that MLflow takes: letters, digits and `_-. /`, and between slashes nothing empty, `.` or `..`."""
+    """A key that MLflow takes: letters, digits and `_-. /`, and nothing that would lead elsewhere as a path."""
     parts = re.sub(r"[^\w\-. /]", "_", text, flags=re.ASCII)[:250].split("/")
-    return "/".join("_" * len(part) if part in (".", "..") else part for part in parts if part) or "_"
+    name = "/".join("_" * len(part) if part in (".", "..") else part for part in parts if part) or "_"
+    return re.sub(r"^\.\.", "__", name)
 
 
 def params(config: dict[str, Any]) -> dict[str, str]:
