@@ -15,6 +15,7 @@ import pytest
 from segkd.config.runs import Run
 from segkd.tracking import mirror as mirror_module
 from segkd.tracking.replay import track
+from segkd.tracking.store import Store
 
 FINISHED = 1763762100000  # 2025-11-21T21:55:00Z, as run.json says
 PLAIN, TAUGHT = Run("digits", "small"), Run("digits", "small", "kd", "large")
@@ -191,6 +192,19 @@ class TestAgain:
         assert one.sql("select status, end_time from runs where run_uuid = ?", first) == [("FINISHED", FINISHED)]
         assert one.sql("select count(*) from inputs") == [(2,)] and one.sql("select count(*) from datasets") == [(2,)]
         assert len(one.alive()) == 2
+
+    def test_only_what_is_new_is_sent(self, one, monkeypatch):
+        sent, measure = [], Store.measure
+
+        def count(store: Store, run_id: str, points: Any) -> None:
+            sent.append(len(points))
+            measure(store, run_id, points)
+
+        monkeypatch.setattr(Store, "measure", count)
+        for number in (11, 11, 16):
+            one.write_journal(PLAIN, one.lines(PLAIN)[:number])
+            self.track(one)
+        assert sent == [40, 20]
 
     def test_values_that_are_not_finite(self, one):
         lines = one.lines(PLAIN, count=10)
