@@ -187,9 +187,13 @@ def chosen(names: list[str]) -> list[int]:
     ValueError, with the names that there are, if one fits nothing.
     """
     known = dict.fromkeys(case.name for case in CASES)
-    fitting = {name: [k for k in known if f"{k} ".replace(",", " ").startswith(f"{name} ")] for name in names}
-    unknown = [name for name, found in fitting.items() if not found and name not in known]
+    fitting = {name: [k for k in known if _words(k)[: len(_words(name))] == _words(name)] for name in names}
+    unknown = [name for name, found in fitting.items() if not found]
     if unknown:
         raise ValueError(f"no loss is called {', '.join(unknown)}; there are: {'; '.join(known)}")
-    wanted = {*names, *(k for found in fitting.values() for k in found)} if names else set(known)
+    wanted = {k for found in fitting.values() for k in found} if names else set(known)
     return [k for k, case in enumerate(CASES) if case.name in wanted]
+
+
+def _words(name: str) -> list[str]:
+    return name.replace(",", " ").split()

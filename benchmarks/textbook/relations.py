@@ -23,7 +23,7 @@ def ka_affinity(s: Tensor, t: Tensor) -> Tensor:
 
 def affinity(s: Tensor, t: Tensor) -> Tensor:
     """Mean squared difference of cosine matrices (SKD, equation 2, without pooling)."""
-    return F.mse_loss(_gram(_unit(s)), _gram(_unit(t)))
+    return ((_gram(_unit(s)) - _gram(_unit(t))) ** 2).mean()
 
 
 def skd_pooled(s: Tensor, t: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def skd_nodes(s: Tensor, t: Tensor) -> Tensor:
     window = (s.shape[2] // 2, s.shape[3] // 2)
     nodes = (F.max_pool2d(x, window, window, ceil_mode=True).flatten(2) for x in (s, t))
     a_s, a_t = (_gram(f / (f.norm(dim=1, keepdim=True) + 1e-8).detach()) for f in nodes)
-    return F.mse_loss(a_s, a_t)
+    return ((a_s - a_t) ** 2).mean()
 
 
 def _nearest(y: Tensor, size: torch.Size) -> Tensor:

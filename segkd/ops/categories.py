@@ -11,7 +11,7 @@ from torch import Tensor
 from segkd.ops.blocks import PRODUCT, spans
 from segkd.ops.formed import Gradients, accumulator, gradient_in_forward, gradient_like
 from segkd.ops.precision import widen
-from segkd.ops.unit import pull_back, split
+from segkd.ops.unit import EPSILON
 
 
 class _How(NamedTuple):
@@ -19,26 +19,42 @@ class _How(NamedTuple):
     scale: float
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a b' of (c, n), float64: products by blocks of columns, added up where long sums lose nothing."""
-    total = torch.zeros(a.shape[0], a.shape[0], dtype=torch.float64, device=a.device)
-    for start, stop in spans(a.shape[1], a.shape[0], a.device, PRODUCT):
-        total += a[:, start:stop] @ b[:, start:stop].T
+def _directions(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(U, lengths (c, 1)): rows of U = softmax over classes of (c, n) logits / temperature, each over its length."""
+    u = torch.empty(logits.shape, dtype=widen(logits[:0]).dtype, device=logits.device)
+    squares = torch.zeros(len(u), 1, dtype=torch.float64, device=u.device)
+    for start, stop in spans(u.shape[1], len(u), u.device):
+        part = torch.softmax(widen(logits[:, start:stop]) / temperature, 0)
+        squares += part.square().sum(1, keepdim=True)
+        u[:, start:stop] = part
+    lengths = squares.sqrt().to(u.dtype)
+    return u.div_(lengths.clamp_min(EPSILON)), lengths
+
+
+def _product(x: Tensor) -> Tensor:
+    """x x' of (c, n), float64: products by blocks of columns, added up where long sums lose nothing."""
+    total = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
+    for start, stop in spans(x.shape[1], len(x), x.device, PRODUCT):
+        total += x[:, start:stop] @ x[:, start:stop].T
     return total
+
+
+def _between(u: Tensor, v: Tensor) -> Tensor:
+    """u u' - v v' of equal shapes, by differences: nothing cancels where u is close to v."""
+    half = torch.zeros(len(u), len(u), dtype=torch.float64, device=u.device)
+    for start, stop in spans(u.shape[1], len(u), u.device, PRODUCT):
+        x, y = u[:, start:stop], v[:, start:stop]
+        half += (x - y) @ (x + y).T
+    return (half + half.T) / 2
 
 
 def _difference(u: Tensor, v: Tensor) -> Tensor:
     """Correlations of the rows of u minus those of v, float64; rows of length 1 but for rounding, or 0.
 
-    Where the maps have equal size U U' - V V' is taken by differences, so that nothing cancels where U is close to V;
-    the rounding of the lengths, which is the same for all positions and so adds up, is taken out again.
+    The rounding of the lengths, which is the same for all positions and so adds up, is taken out again.
     """
-    second = _product(v, v)
-    if u.shape == v.shape:
-        half = _product(u - v, u + v) / 2
-        between = half + half.T
-    else:
-        between = _product(u, u) - second
+    second = _product(v)
+    between = _between(u, v) if u.shape == v.shape else _product(u) - second
     of_u, of_v = (torch.outer(x, x) for x in (_shorter(second + between), _shorter(second)))
     return between * of_u + second * (of_u - of_v)
 
@@ -48,19 +64,29 @@ def _shorter(gram: Tensor) -> Tensor:
     return gram.diagonal().clamp_min(0.5).rsqrt()
 
 
+def _slope(u: Tensor, lengths: Tensor, through: Tensor, into: Tensor) -> None:
+    """d loss / d logits (c, n) from d loss / d U = through U, through (c, c); temperature is in `through` already."""
+    parts = list(spans(u.shape[1], len(u), u.device))
+    along = torch.zeros_like(lengths)
+    for start, stop in parts:
+        x = u[:, start:stop]
+        along += (through @ x).mul_(x).sum(1, keepdim=True)
+    inverse = lengths.reciprocal().masked_fill_(lengths < EPSILON, 0.0)
+    for start, stop in parts:
+        x = u[:, start:stop]
+        of_p, p = (through @ x).addcmul_(x, along, value=-1).mul_(inverse), x * lengths
+        into[:, start:stop] = of_p.sub_((p * of_p).sum(0)).mul_(p)
+
+
 def _kernel(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[Tensor, Gradients]:
     gradient, total = gradient_like(student, wanted), accumulator(student)
     for image in range(student.shape[0]):
-        z_s, z_t = (widen(x.detach()[image].flatten(1)) / how.temperature for x in (student, teacher))
-        p = z_s.softmax(0)
-        u, inverse = split(p, 1)
-        error = _difference(u, split(z_t.softmax(0), 1)[0])
+        u, lengths = _directions(student.detach()[image].flatten(1), how.temperature)
+        error = _difference(u, _directions(teacher.detach()[image].flatten(1), how.temperature)[0])
         total += error.square().sum()
         if gradient is not None:
             through = (error * (4 * how.scale / how.temperature)).to(u.dtype)
-            slope = pull_back(through @ u, u, inverse, 1)
-            slope.sub_((p * slope).sum(0)).mul_(p)
-            gradient[image] = slope.view_as(gradient[image])
+            _slope(u, lengths, through, gradient[image].flatten(1))
     return (total * how.scale).to(widen(student).dtype), None if gradient is None else (gradient,)
 
 

@@ -23,6 +23,8 @@ from segkd.ops.unit import pull_back, split
 
 Norm = Literal["none", "unit", "detached"]
 
+FEW = 16  # nodes of windows so large are so alike that float32 would round their differences; float64 costs nothing
+
 
 class _How(NamedTuple):
     scale: float
@@ -101,6 +103,8 @@ def _image(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[T
     """Value and gradient of one image, normalised as asked. student: (d, m), pooled; teacher: (e, h, w), not yet."""
     s, t = widen(student), widen(teacher if how.window is None else max_pool(teacher, how.window)).flatten(1)
     inverse = None
+    if s.shape[1] <= FEW:
+        s, t = s.double(), t.double()
     if how.norm == "unit":
         t = _directions(t, into=torch.empty_like(t) if how.window is None else t)
         s, inverse = split(s, 0)

@@ -25,13 +25,12 @@ def _pooled(x: Tensor, window: tuple[int, int]) -> Tensor:
             x = torch.cat([part.amax(dim, keepdim=True) for part in torch.split(x, size, dim)], dim)
             continue
         every = (slice(None),) * dim
-        best = x[(*every, slice(None, None, size))].clone()
+        best = x[(*every, slice(None, None, size))]
         for first in range(1, min(size, x.shape[dim])):
             step = x[(*every, slice(first, None, size))]
-            if step.shape[dim] == best.shape[dim]:
-                best = torch.maximum(best, step)
-            else:  # the last window is cut off
-                part = best.narrow(dim, 0, step.shape[dim])
-                part.copy_(torch.maximum(part, step))
+            whole = step.shape[dim]
+            larger = torch.maximum(best.narrow(dim, 0, whole), step)
+            cut_off = best.narrow(dim, whole, best.shape[dim] - whole)  # the last window, where it is
+            best = torch.cat([larger, cut_off], dim) if cut_off.numel() else larger
         x = best
     return x

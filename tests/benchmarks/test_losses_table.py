@@ -65,6 +65,7 @@ def test_target_is_met_only_if_both_ratios_reach_it():
 def test_rows_are_chosen_by_the_first_words_of_their_names():
     assert {CASES[k].name for k in chosen(["kd"])} == {"kd"}
     assert {CASES[k].name for k in chosen(["icsd"])} == {"icsd", "icsd, 129 to 513", "icsd, released"}
+    assert {CASES[k].name for k in chosen(["icsd, 129", "sp"])} == {"icsd, 129 to 513", "sp"}
     assert chosen([]) == list(range(len(CASES)))
     with pytest.raises(ValueError, match="no loss is called kdd; there are: ka affinity"):
         chosen(["kd", "kdd"])
