@@ -8,20 +8,19 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from segkd.methods.base import Method, MethodConfig, Progress
 from segkd.methods.checks import refuse_idle, require_stride
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
-from segkd.ops.precision import widen
 from segkd.ops.shapes import require_same
+from segkd.ops.squares import squares
 
 
 def mgd_loss(generated: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     """Sum over elements of (G - F_t)^2 / B (equation 4): grows with the size of the map."""
     require_same(generated, teacher, channels=True, where="generated feature of the student and feature of the teacher")
-    return functional.mse_loss(widen(generated), widen(teacher.detach()), reduction="sum") / len(generated)
+    return squares(generated, teacher, scale=1 / len(generated))
 
 
 def randomly_masked(x: Float[Tensor, "b c h w"], ratio: float) -> Float[Tensor, "b c h w"]:

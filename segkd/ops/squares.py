@@ -1,4 +1,4 @@
-"""Mean squared error after a 1x1 convolution, a block of positions at a time."""
+"""Squared error, as it is or after a 1x1 convolution, a block at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,25 @@ def _kernel(student: Tensor, weight: Tensor, teacher: Tensor, scale: float, want
     return (total * scale).to(widen(student).dtype), gradients
 
 
+def _plain_kernel(student: Tensor, teacher: Tensor, scale: float, wanted: bool) -> tuple[Tensor, Gradients]:
+    total, into = accumulator(student), gradient_like(student, wanted)
+    for image in range(student.shape[0]):
+        s, t = student.detach()[image].flatten(), teacher.detach()[image].flatten()
+        for start, stop in spans(len(s), 1, s.device):
+            error = widen(s[start:stop]) - widen(t[start:stop])
+            total += error.square().sum()
+            if into is not None:
+                into[image].view(-1)[start:stop] = error.mul_(2 * scale)
+    return (total * scale).to(widen(student).dtype), None if into is None else (into,)
+
+
+_squares = gradient_in_forward(_plain_kernel)
 _projected_squares = gradient_in_forward(_kernel, inputs=2)
+
+
+def squares(student: Float[Tensor, "b ..."], teacher: Float[Tensor, "b ..."], *, scale: float) -> Float[Tensor, ""]:
+    """scale * sum of (student - teacher)^2; no gradient to the teacher. Kept for backward: one tensor of that size."""
+    return _squares(student, teacher, scale)
 
 
 def projected_squares(
