@@ -87,7 +87,7 @@ def csd_released_loss(
     require_same(student, teacher, channels=True, where="dsd: logits of student and teacher")
     with full_precision(student):
         maps = (
-            functional.avg_pool2d(widen(x), 2, 2, ceil_mode=True).flatten(2).div(temperature).softmax(2)
+            functional.avg_pool2d(widen(x), 2, 2, ceil_mode=True).flatten(2).div_(temperature).softmax(2)
             for x in (student, teacher.detach())
         )
         s, t = (p @ p.transpose(1, 2) for p in maps)
