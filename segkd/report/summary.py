@@ -55,18 +55,22 @@ def _one(row: Row) -> str:
 
 def _many(rows: Sequence[Row]) -> str:
     words = Counter(row.gain.words for row in rows if row.gain)
-    parts = [f"{words[word]} {phrase}" for word, phrase in _PHRASES if words[word]]
+    parts = [f"{words[word]} {one if words[word] == 1 else more}" for word, one, more in _PHRASES if words[word]]
     best = max(rows, key=lambda row: row.gain.mean if row.gain else 0.0)
     seeds = sorted({row.gain.seeds for row in rows if row.gain})
     each = text.seeds(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {text.seeds(seeds[-1])}"
     gain = text.signed(best.gain.mean) if best.gain else ""
     return (
-        f"Of {len(rows)} comparisons with the student without teacher ({each} each), {', '.join(parts)}. "
+        f"Of {len(rows)} methods compared with the student without teacher ({each} each), {', '.join(parts)}. "
         f"Largest difference: {best.label} with {gain} points of mIoU (95 % interval {_span(best)})."
     )
 
 
-_PHRASES = (("better", "show a gain"), ("no gain visible", "show none that is visible"), ("worse", "are worse"))
+_PHRASES = (
+    ("better", "is better", "are better"),
+    ("no gain visible", "shows no visible gain", "show no visible gain"),
+    ("worse", "is worse", "are worse"),
+)
 
 
 def _span(row: Row) -> str:
