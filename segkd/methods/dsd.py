@@ -21,7 +21,7 @@ from segkd.methods.base import Method, MethodConfig, Progress
 from segkd.methods.checks import filled, refuse_idle, require_stride
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
-from segkd.ops.categories import category_distance
+from segkd.ops.categories import category_distance, pooled_category_distance
 from segkd.ops.energy import channel_energy
 from segkd.ops.precision import full_precision, widen
 from segkd.ops.shapes import require_same
@@ -85,13 +85,8 @@ def csd_released_loss(
 ) -> Float[Tensor, ""]:
     """The same mean with M = P P', P = softmax over POSITIONS of 2 x 2 average-pooled (ceil) logits / T: about 0."""
     require_same(student, teacher, channels=True, where="dsd: logits of student and teacher")
-    with full_precision(student):
-        maps = (
-            functional.avg_pool2d(widen(x), 2, 2, ceil_mode=True).flatten(2).div_(temperature).softmax(2)
-            for x in (student, teacher.detach())
-        )
-        s, t = (p @ p.transpose(1, 2) for p in maps)
-        return (s - t).square().mean()
+    images, classes = student.shape[:2]
+    return pooled_category_distance(student, teacher, temperature=temperature, scale=1 / (images * classes**2))
 
 
 def _energy(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from segkd.ops.blocks import PRODUCT, spans
 from segkd.ops.formed import Gradients, accumulator, gradient_in_forward, gradient_like
@@ -101,3 +102,41 @@ def category_distance(
     M is classes x classes, so the maps may differ in size. Kept for backward: one tensor of the student's size.
     """
     return _distance(student, teacher, _How(temperature, scale))
+
+
+def _pooled_map(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(1, c, h, w) logits in full precision, and softmax over positions of their 2 x 2 averages / T, (c, n)."""
+    x = widen(logits)[None]
+    pooled = functional.avg_pool2d(x, 2, 2, ceil_mode=True)[0].flatten(1)
+    return x, torch.softmax(pooled.div_(temperature), 1)
+
+
+def _pooled_kernel(student: Tensor, teacher: Tensor, how: _How, wanted: bool) -> tuple[Tensor, Gradients]:
+    gradient, total = gradient_like(student, wanted), accumulator(student)
+    for image in range(student.shape[0]):
+        x, p = _pooled_map(student.detach()[image], how.temperature)
+        error = p @ p.T
+        of_teacher = _pooled_map(teacher.detach()[image], how.temperature)[1]
+        error -= of_teacher @ of_teacher.T
+        del of_teacher
+        total += error.double().square().sum()
+        if gradient is not None:
+            of_p = (error * (4 * how.scale / how.temperature)) @ p
+            of_p.sub_((of_p * p).sum(1, keepdim=True)).mul_(p)
+            small = of_p.view(1, len(p), -(-x.shape[-2] // 2), -(-x.shape[-1] // 2))
+            step = torch.ops.aten.avg_pool2d_backward(small, x, [2, 2], [2, 2], [0, 0], True, True, None)
+            gradient[image] = step[0]
+    return (total * how.scale).to(widen(student).dtype), None if gradient is None else (gradient,)
+
+
+_pooled_distance = gradient_in_forward(_pooled_kernel)
+
+
+def pooled_category_distance(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], *, temperature: float, scale: float
+) -> Float[Tensor, ""]:
+    """scale * sum over images and class pairs of (M_s - M_t)^2, M = P P'.
+
+    P = softmax over POSITIONS of 2 x 2 average-pooled (ceil) z / T. Kept for backward: a tensor of the student's size.
+    """
+    return _pooled_distance(student, teacher, _How(temperature, scale))
