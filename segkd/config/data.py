@@ -45,4 +45,52 @@ class FolderData(Closed):
     description: str = Field("dataset.yaml", description="YAML with classes, colours, ignore id, in that folder")
 
 
-DatasetConfig = Annotated[DigitsData | CamVidData | FolderData, Field(discriminator="kind")]
+class CityscapesData(Closed):
+    """`cityscapes`: fine annotations, 19 classes, 2048 x 1024, 2975/500 images; an account of one's own is needed."""
+
+    kind: Literal["cityscapes"]
+
+
+class VocData(Closed):
+    """`voc`: Pascal VOC 2012 segmentation, 21 classes, 1464/1449 images."""
+
+    kind: Literal["voc"]
+
+
+class VocAugData(Closed):
+    """`voc-aug`: VOC 2012 with the masks of SBD, 10 582/1449 images; the list is made from both, not downloaded."""
+
+    kind: Literal["voc-aug"]
+
+
+class ADE20KData(Closed):
+    """`ade20k`: SceneParsing benchmark, 150 classes, 20 210/2000 images."""
+
+    kind: Literal["ade20k"]
+
+
+class ContextData(Closed):
+    """`context`: Pascal Context, 4998/5105 images."""
+
+    kind: Literal["context"]
+    background: bool = Field(True, description="true: 60 classes; false: 59, background ignored")
+
+
+class CocoStuffData(Closed):
+    """`coco-stuff`: COCO-Stuff 164k, 171 classes, 118 287/5000 images."""
+
+    kind: Literal["coco-stuff"]
+
+
+DatasetConfig = Annotated[
+    DigitsData
+    | CamVidData
+    | FolderData
+    | CityscapesData
+    | VocData
+    | VocAugData
+    | ADE20KData
+    | ContextData
+    | CocoStuffData,
+    Field(discriminator="kind"),
+]

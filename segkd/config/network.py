@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from segkd.config.base import Closed
 
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2"]
-Head = Literal["deeplabv3", "deeplabv3plus", "pspnet", "fcn"]
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "xception41", "mit-b0", "mit-b4"]
+Head = Literal["deeplabv3", "deeplabv3-no-aspp", "deeplabv3plus", "pspnet", "fcn", "segformer"]
 
 
 class NetworkConfig(Closed):

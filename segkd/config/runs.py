@@ -19,6 +19,7 @@ MODELS = Path("data/models")
 PREPARED = Path("data/prepared")
 RAW = Path("data/raw")
 REPORTS = Path("reports")
+RELEASED = "as-released"  # in a method's place: weights that authors published, imported and never trained here
 
 Entry = TypeVar("Entry")
 _PATH = re.compile(
@@ -112,7 +113,7 @@ def teacher_of(params: Params, run: Run) -> Run | None:
 def resolve(params: Params, run: Run) -> Resolved:
     """Look up every name of a run in params.yaml."""
     recipe = pick(params.recipes, run.recipe, "recipe")
-    method = pick(params.methods, run.method, "method")
+    method = MethodEntry(method="none") if run.method == RELEASED else pick(params.methods, run.method, "method")
     if (method.method == "none") != (run.teacher is None):
         raise ConfigError(
             f"run {run.name!r}: method `none` takes no teacher, every other one needs a teacher after '@'"
@@ -131,12 +132,16 @@ def resolve(params: Params, run: Run) -> Resolved:
 
 
 def cell_runs(study: Study, cell: Cell) -> list[Run]:
-    """The runs of one cell, a seed each, defaults filled in."""
+    """The runs of one cell, a seed each, defaults filled in; none for a cell that nobody can run."""
+    if cell.cannot_run:
+        return []
     recipe, student = cell.recipe or study.defaults.recipe, cell.student or study.defaults.student
     if recipe is None or student is None:
         raise ConfigError(
             f"study {study.title!r}: a cell for {cell.method!r} names no recipe or student, nor do the defaults"
         )
+    if cell.checkpoint:
+        return [Run(recipe, student, RELEASED)]
     teacher = None if cell.method == "none" else (cell.teacher or study.defaults.teacher)
     if cell.method != "none" and teacher is None:
         raise ConfigError(
