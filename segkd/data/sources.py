@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segkd.config.data import CamVidData, DatasetConfig, FolderData
+from segkd.data.archives import Archive
 from segkd.data.catalogue import Info
 from segkd.data.labels import LabelMap
 
@@ -53,6 +54,8 @@ def _folder(config: FolderData, raw: Path, manifest: dict[str, Any]) -> Collecti
 
 
 READERS: dict[str, Callable[[Any, Path, dict[str, Any]], Collection]] = {"camvid": _camvid, "folder": _folder}
+
+ARCHIVES: dict[str, Callable[[Any], tuple[Archive, ...]]] = {}  # what `segkd download` fetches for a kind of data set
 
 
 def collect(config: DatasetConfig, raw: Path, manifest: dict[str, Any]) -> Collection:
