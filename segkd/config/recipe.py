@@ -115,7 +115,20 @@ class Recipe(Closed):
         0.4, ge=0, description="of the auxiliary head's cross-entropy, where a network has one"
     )
     cross_entropy_per_image: bool = Field(
-        False, description="divide the pixel mean by the batch size (AICSD's and AttnFD's code)"
+        False,
+        description="divide the pixel mean by the batch size (AICSD's and AttnFD's code); once, also where a method's "
+        "preset `released` divides by itself",
+    )
+    teacher_mode: Literal["eval", "train"] = Field(
+        "eval",
+        description="train: the teacher normalises by the batch and drops out, as in the code of Overhaul, AICSD and "
+        "AttnFD; its weights and running statistics still stay as they are",
+    )
+    still_epochs: int = Field(
+        0,
+        ge=0,
+        description="epochs at the start in which no weight of the trained network moves, only a method's own "
+        "parameters (1 in the code of Overhaul, AICSD and AttnFD)",
     )
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
     precision: Literal["float32", "auto"] = Field(

@@ -90,9 +90,9 @@ class AttnFD(Method):
     `released`: any teacher; a CBAM with random weights, never trained, refines its maps (batch statistics, as in the
     released code, whose teacher runs in train mode). The student's channel MLPs are never trained. In epoch 0 only the
     connectors are trained; from epoch 1 on they stand still, while the student and the spatial gates (7x7 convolution
-    and batch norm) of its CBAM are trained. The cross-entropy is divided by the batch size, so the recipe must not do
-    that again (`cross_entropy_per_image: false`). One difference remains: here connectors and gates train at 10 times
-    the learning rate throughout; there at 1 time for connectors and stage 4's gate.
+    and batch norm) of its CBAM are trained. The cross-entropy is divided by the batch size
+    (once, also under a recipe that says so). One difference remains: here connectors and gates train at 10 times the
+    learning rate throughout; there at 1 time for connectors and stage 4's gate.
 
     Cost: O(B N d_s d_t) for each connector, O(B N d) for each CBAM and distance.
     """

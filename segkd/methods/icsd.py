@@ -125,8 +125,8 @@ class ICSDConfig(MethodConfig):
 class ICSD(Method):
     """Classes are spread over the image, relative to one another, as the teacher's are; logits at the image's size.
 
-    Preset `released` also divides the cross-entropy by the batch size, so its recipe must not
-    (`cross_entropy_per_image: false`), and moves no student weight in epoch 0.
+    Preset `released` also divides the cross-entropy by the batch size (once, also under a recipe that says so), and
+    moves no student weight in epoch 0.
 
     Cost: O(B N C^2) as matrix products over the N pixels of the image; no enlarged map is kept.
     """

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from segkd.errors import ConfigError
 from segkd.methods.base import Method, MethodConfig, Progress
 from segkd.methods.checks import filled, refuse_idle, require_enlarging, require_stride
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
 from segkd.ops.divergence import softmax_divergence
+from segkd.ops.enlarged_divergence import enlarged_divergence
 from segkd.ops.shapes import bilinear, require_same
 
 Reduction = Literal["pixel", "element"]
@@ -37,6 +40,29 @@ def kd_loss(
     return softmax_divergence(student, teacher, over="channels", temperature=temperature, scale=scale)
 
 
+def enlarged_kd_loss(
+    student: Float[Tensor, "b c h w"],
+    teacher: Float[Tensor, "b c i j"],
+    *,
+    size: tuple[int, int],
+    temperature: float = 1.0,
+    reduction: Reduction = "pixel",
+) -> Float[Tensor, ""]:
+    """`kd_loss` of logits that are both brought to `size` first, bilinearly (align_corners); no enlarged map is kept.
+
+    The maps may differ in size, not in images or classes. Dividing by a temperature commutes with the enlarging.
+    """
+    if student.shape[:2] != teacher.shape[:2]:
+        raise ConfigError(
+            "kd: expected logits of one batch and equal classes, "
+            f"found student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+        )
+    images, classes = student.shape[:2]
+    rows = images * size[0] * size[1]
+    scale = temperature**2 / rows if reduction == "pixel" else 1 / (rows * classes)
+    return enlarged_divergence(student / temperature, teacher / temperature, size=size, scale=scale)
+
+
 class KDConfig(MethodConfig):
     """Hyper-parameters of `kd`."""
 
@@ -44,9 +70,10 @@ class KDConfig(MethodConfig):
     weight: float = Field(1.0, ge=0, description="of the term; default 1 for reduction pixel, 10 for element")
     temperature: float = Field(1.0, gt=0, description="T, softens both distributions")
     reduction: Reduction = Field("pixel", description="pixel: T^2 * mean over pixels; element: also / classes, no T^2")
-    resize: Literal["refuse", "teacher"] = Field(
+    resize: Literal["refuse", "teacher", "image"] = Field(
         "refuse",
-        description="teacher: student logits are brought to the teacher's larger map, bilinearly (KA's comparison)",
+        description="teacher: student logits are brought to the teacher's larger map, bilinearly (KA's comparison); "
+        "image: both to the image's size (AICSD's comparison)",
     )
 
     @model_validator(mode="before")
@@ -75,15 +102,19 @@ class KD(Method):
             require_stride(
                 student.logits, teacher.logits, field="logits", method="kd", fix="set resize: teacher for this method"
             )
-        else:
+        elif config.resize == "teacher":
             require_enlarging(student.logits, teacher.logits, field="logits", method="kd")
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
         """{"kd": weight * kd_loss}."""
-        if self.config.weight == 0:
+        config = self.config
+        if config.weight == 0:
             return {}
-        logits = student.logits
-        if self.config.resize == "teacher":
-            logits = bilinear(logits, (teacher.logits.shape[-2], teacher.logits.shape[-1]))
-        loss = kd_loss(logits, teacher.logits, temperature=self.config.temperature, reduction=self.config.reduction)
-        return {"kd": self.config.weight * loss}
+        ours, theirs = student.logits, teacher.logits
+        loss = kd_loss
+        if config.resize == "teacher":
+            ours = bilinear(ours, (theirs.shape[-2], theirs.shape[-1]))
+        elif config.resize == "image":
+            loss = partial(enlarged_kd_loss, size=(labels.shape[-2], labels.shape[-1]))
+        value = loss(ours, theirs, temperature=config.temperature, reduction=config.reduction)
+        return {"kd": config.weight * value}

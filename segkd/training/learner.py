@@ -72,11 +72,24 @@ def freeze(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def as_while_training(teacher: nn.Module) -> nn.Module:
+    """Train mode that changes nothing in the module: dropout acts, batch norms use the batch and remember nothing.
+
+    What a teacher left in train mode computes (recipe key `teacher_mode: train`).
+    """
+    for module in teacher.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+    return teacher.train()
+
+
 class StudentLearner:
     """A network trained by cross-entropy, and by a method's terms where it has a teacher."""
 
     def __init__(self, network: Network, recipe: Recipe, method: Method | None = None, teacher: Network | None = None):
         self.network, self.recipe, self.method, self.teacher = network, recipe, method, teacher
+        if teacher is not None and recipe.teacher_mode == "train":
+            as_while_training(teacher)
         self._seen: tuple[Outputs, Outputs, Tensor] | None = None
         self._critics = method is not None and any(True for _ in method.own_optimisers())
 
@@ -103,11 +116,12 @@ class StudentLearner:
         return groups
 
     def still(self, progress: Progress) -> set[str]:
-        """Groups that the method holds still (quirks of released code)."""
-        if self.method is None:
-            return set()
-        still = set() if self.method.student_moves(progress) else {"backbone", "head"}
-        return still if self.method.method_moves(progress) else still | {"method"}
+        """Groups that the recipe or the method holds still (quirks of released code)."""
+        moves = progress.epoch >= self.recipe.still_epochs
+        if self.method is not None:
+            moves = moves and self.method.student_moves(progress)
+        still = set() if moves else {"backbone", "head"}
+        return still if self.method is None or self.method.method_moves(progress) else still | {"method"}
 
     def own_optimisers(self) -> Iterable[OwnOptimiser]:
         """Those of the method."""
@@ -116,9 +130,7 @@ class StudentLearner:
     def terms(self, images: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
         """`task` (cross-entropy), `auxiliary` where the network has that head, and the method's terms."""
         outputs = self.network(images)
-        weight = 1.0 / len(images) if self.recipe.cross_entropy_per_image else 1.0
-        if self.method is not None:
-            weight *= self.method.task_weight(progress, len(images))
+        weight = self._task_weight(progress, len(images))
         terms = {"task": weight * cross_entropy(outputs.logits, labels)}
         if outputs.auxiliary is not None and self.recipe.auxiliary_weight > 0:
             scale = weight * self.recipe.auxiliary_weight
@@ -129,6 +141,12 @@ class StudentLearner:
             terms |= self.method(outputs, taught, labels, progress)
             self._seen = (outputs, taught, labels) if self._critics else None
         return terms
+
+    def _task_weight(self, progress: Progress, images: int) -> float:
+        """Factor on the cross-entropy; over B once, whether recipe, method or both say so."""
+        divided = self.recipe.cross_entropy_per_image
+        share = 1.0 if self.method is None else self.method.task_weight(progress, 1 if divided else images)
+        return share / images if divided else share
 
     def critic(self, progress: Progress) -> dict[str, Tensor]:
         """The method's critic terms on the last batch."""

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from segkd.errors import ConfigError
-from segkd.methods.kd import KD, KDConfig, kd_loss
+from segkd.methods.kd import KD, KDConfig, enlarged_kd_loss, kd_loss
 
 
 def test_equals_torch_kl_div_in_both_reductions():
@@ -56,6 +56,24 @@ def test_resize_brings_student_logits_to_the_teachers_map(pair, progress):
     student, teacher, labels = pair(channels(8, 8), channels(16, 4))
     up = functional.interpolate(student.logits, (9, 9), mode="bilinear", align_corners=True)
     torch.testing.assert_close(method(student, teacher, labels, progress)["kd"], kd_loss(up, teacher.logits))
+
+
+@pytest.mark.parametrize("reduction", ["pixel", "element"])
+def test_resize_to_the_image_compares_enlarged_logits_of_any_two_strides(pair, progress, reduction):
+    config = KDConfig(resize="image", reduction=reduction, temperature=3, weight=1)
+    method = KD(config, channels(8, 8), channels(16, 4), CLASSES)
+    student, teacher, labels = pair(channels(8, 8), channels(16, 4))
+    s, t = (
+        functional.interpolate(x.logits, labels.shape[-2:], mode="bilinear", align_corners=True)
+        for x in (student, teacher)
+    )
+    wanted = kd_loss(s, t, temperature=3, reduction=reduction)
+    torch.testing.assert_close(method(student, teacher, labels, progress)["kd"], wanted)
+
+
+def test_enlarged_logits_of_different_classes_are_refused():
+    with pytest.raises(ConfigError, match=r"student \(1, 2, 3, 3\), teacher \(1, 4, 3, 3\)"):
+        enlarged_kd_loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 4, 3, 3), size=(6, 6))
 
 
 def test_resize_that_would_do_nothing_is_refused():
