@@ -1,17 +1,22 @@
 """What is known about each kind of data set before any of it is there.
 
-A further data set is an entry here, a configuration model in segkd.config.data and a reader in segkd.data.sources.
+A further data set is an entry here, a configuration model in segkd.config.data, and a reader and its archives in
+segkd.data.sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 
-from segkd.config.data import DatasetConfig, FolderData
+from segkd.config.data import ContextData, DatasetConfig, FolderData
 from segkd.errors import ConfigError, explain
 
 Colour = tuple[int, int, int]
+
+PUBLISHED = ("cityscapes", "voc", "voc-aug", "ade20k", "context", "coco-stuff")  # as archives; see segkd.data.entries
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Info:
     """Facts of a data set. palette: RGB per class; counts: images per split, None where they are the user's own.
 
     licence: what was found; demands: what it asks of you; redistributable: whether copies may be pushed elsewhere.
+    ids_sha256: `ids_hash` per split, where the published list is known.
     """
 
     name: str
@@ -29,6 +35,12 @@ class Info:
     demands: str
     redistributable: bool
     homepage: str
+    ids_sha256: dict[str, str] = field(default_factory=dict)
+
+
+def ids_hash(ids: Iterable[str]) -> str:
+    """sha256 (hex) of ids, sorted, one a line: names a split whatever its order."""
+    return hashlib.sha256("".join(f"{one}\n" for one in sorted(ids)).encode()).hexdigest()
 
 
 CAMVID = Info(
@@ -85,7 +97,17 @@ def _digits() -> Info:
     )
 
 
-ENTRIES: dict[str, Callable[[], Info]] = {"camvid": lambda: CAMVID, "digits": _digits}
+def _published(kind: str) -> Info:
+    from segkd.data import entries
+
+    return entries.INFOS[kind]
+
+
+ENTRIES: dict[str, Callable[[], Info]] = {
+    "camvid": lambda: CAMVID,
+    "digits": _digits,
+    **{kind: partial(_published, kind) for kind in PUBLISHED},
+}
 
 
 def info(kind: str) -> Info:
@@ -109,4 +131,8 @@ def info_of(config: DatasetConfig) -> Info:
         from segkd.data.folder import describe
 
         return describe(config).info()
+    if isinstance(config, ContextData):
+        from segkd.data.entries import context
+
+        return context(config.background, info(config.kind))
     return info(config.kind)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from segkd.data.catalogue import ids_hash
 from segkd.data.decode import FaultError, decode_image, decode_label
 from segkd.data.labels import advice
+from segkd.data.mat import decode_mat
 from segkd.data.prepared import SPLITS
 from segkd.data.sources import Collection, Pair
 from segkd.errors import DataError, explain, listing
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = np.ndarray[Any, np.dtype[Any]]
 
-THREADS = 2
-WINDOW = 8  # decoded pairs held at once: memory stays flat whatever the size of the data set
+log = logging.getLogger(__name__)
+
+THREADS = min(16, os.cpu_count() or 1)
+WINDOW = 2 * THREADS + 4  # decoded pairs held at once: memory stays flat whatever the size of the data set
 
 
 @dataclass
@@ -45,7 +52,8 @@ class Check:
         self._seen: set[int] = set()
         self._strange: dict[int, list[str]] = {}
         self._first: dict[bytes, Pair] = {}
-        self._counts: dict[str, int] = {}
+        self._ids: dict[str, list[str]] = {}
+        self._twins: list[str] = []
         self._known = frozenset(collection.labels.ids())
 
     def sound(self) -> Iterator[Looked]:
@@ -62,7 +70,7 @@ class Check:
 
     def _judge(self, looked: Looked) -> Iterator[Looked]:
         pair = looked.pair
-        self._counts[pair.split] = self._counts.get(pair.split, 0) + 1
+        self._ids.setdefault(pair.split, []).append(pair.id)
         self.faults += looked.faults
         self._seen |= looked.ids
         strange = looked.ids - self._known
@@ -71,13 +79,16 @@ class Check:
         if looked.pixels_hash:
             twin = self._first.setdefault(looked.pixels_hash, pair)
             if twin.split != pair.split:
-                self.faults.append(f"{pair.image}: is the same picture as {twin.image} in {twin.split}")
+                where = self._twins if self.collection.published else self.faults
+                where.append(f"{pair.image}: is the same picture as {twin.image} in {twin.split}")
         if looked.image is not None and not strange:
             yield looked
 
     def finish(self) -> None:
         """DataError with every fault of the data set, or nothing."""
         faults = self.faults + self._count_faults() + self._id_faults()
+        if self._twins:
+            log.warning("%d pictures stand in two splits, as published; first %s", len(self._twins), self._twins[0])
         if not faults:
             return
         raise DataError(
@@ -91,22 +102,31 @@ class Check:
         )
 
     def _count_faults(self) -> list[str]:
-        wanted = self.collection.info.counts or {}
+        info, found = self.collection.info, self._ids
+        counts = [
+            f"split {split}: {count} images expected, {len(found.get(split, ()))} found"
+            for split, count in (info.counts or {}).items()
+            if len(found.get(split, ())) != count
+        ]
+        if counts:
+            return counts
         return [
-            f"split {split}: {count} images expected, {found} found"
-            for split, count in wanted.items()
-            if (found := self._counts.get(split, 0)) != count
+            f"split {split}: other images than published (sha256 of the sorted ids {ids_hash(found.get(split, ()))})"
+            for split, published in info.ids_sha256.items()
+            if ids_hash(found.get(split, ())) != published
         ]
 
     def _id_faults(self) -> list[str]:
         if not self._strange:
-            return []
+            doubt = self.collection.doubt
+            return [fault] if doubt and self._seen and (fault := doubt(frozenset(self._seen))) else []
         known = ", ".join(map(str, sorted(self._known)))
         faults = [
             f"label id {one}: in {len(names)} file{'s' * (len(names) > 1)}, first {names[0]}; known are {known}"
             for one, names in sorted(self._strange.items())
         ]
-        help_ = advice(self._seen, self.collection.labels, len(self.collection.info.classes))
+        described = not self.collection.published
+        help_ = advice(self._seen, self.collection.labels, len(self.collection.info.classes)) if described else ""
         seen = ", ".join(map(str, sorted(self._seen)))
         return [*faults, f"label ids seen in the whole data set: {seen}" + (f"; {help_}" if help_ else "")]
 
@@ -114,8 +134,9 @@ class Check:
 def look(collection: Collection, pair: Pair) -> Looked:
     """Read, verify and decode one pair."""
     looked = Looked(pair)
-    image = _decoded(collection, pair.image, decode_image, looked.faults)
-    ids = _decoded(collection, pair.label, decode_label, looked.faults)
+    image = _decoded(collection, pair.image, partial(decode_image, published=collection.published), looked.faults)
+    read = partial(decode_mat, path=collection.mat) if pair.label.endswith(".mat") else decode_label
+    ids = _decoded(collection, pair.label, read, looked.faults)
     if ids is not None:
         looked.ids = frozenset(np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist())
     if image is not None:

@@ -1,8 +1,9 @@
 """Decode one image or one label file strictly: what could be meant in two ways is a fault, not a guess.
 
 Images: 8-bit RGB, grey (repeated to RGB) or palette. Refused: 16-bit, alpha, CMYK, animations, and a rotation tag
-(a label can be meant for the picture as stored or as turned). Labels: 8-bit (or smaller) grey or palette PNG, whose
-palette indices are the ids.
+(a label can be meant for the picture as stored or as turned). Published data sets are read as everybody reads them:
+pixels as stored whatever the rotation tag, CMYK converted, the first of several pictures.
+Labels: 8-bit (or smaller) grey or palette PNG, whose palette indices are the ids.
 """
 
 from __future__ import annotations
@@ -27,20 +28,24 @@ class FaultError(Exception):
     """What is wrong with one file, in a few words."""
 
 
-def decode_image(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels of an image file; FaultError where it is damaged or could be meant in two ways."""
-    with _named_faults():
-        return _image(content)
+def decode_image(content: bytes, *, published: bool = False) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels of an image file; FaultError where it is damaged or could be meant in two ways.
+
+    published: of a data set whose meaning is settled, rotation tags and all.
+    """
+    with named_faults():
+        return _image(content, published)
 
 
 def decode_label(content: bytes) -> UInt8[np.ndarray, "h w"]:
     """Ids of a label PNG as they stand in the file; FaultError where it is damaged or no map of 8-bit ids."""
-    with _named_faults():
+    with named_faults():
         return _label(content)
 
 
 @contextmanager
-def _named_faults() -> Iterator[None]:
+def named_faults() -> Iterator[None]:
+    """Whatever a decoder raises inside becomes a FaultError."""
     try:
         yield
     except FaultError:
@@ -49,15 +54,15 @@ def _named_faults() -> Iterator[None]:
         raise FaultError(f"is truncated or damaged: {_line(error)}") from None
 
 
-def _image(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    image = _open(content, IMAGE_FORMATS, "an image (PNG, JPEG, BMP, TIFF, WebP, PPM)")
+def _image(content: bytes, published: bool) -> UInt8[np.ndarray, "h w 3"]:
+    image = _open(content, IMAGE_FORMATS, "an image (PNG, JPEG, BMP, TIFF, WebP, PPM)", several=published)
     if image.mode in ALPHA or "transparency" in image.info:
         raise FaultError("has an alpha channel: save it without transparency")
     if image.mode in DEEP or _png_depth(content) == 16:
         raise FaultError("has 16 or more bits per channel: convert it to 8")
-    if image.mode not in PLAIN:
+    if image.mode not in PLAIN and not (published and image.mode == "CMYK"):
         raise FaultError(f"has {image.mode} colours: convert it to RGB")
-    if (turned := image.getexif().get(ORIENTATION, 1)) not in (0, 1):
+    if not published and (turned := image.getexif().get(ORIENTATION, 1)) not in (0, 1):
         raise FaultError(f"has an EXIF rotation tag ({turned}): save it turned, without the tag, as its label is meant")
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
@@ -75,7 +80,7 @@ def _label(content: bytes) -> UInt8[np.ndarray, "h w"]:
     return np.asarray(image).astype(np.uint8) // np.uint8(stretch)  # PIL spreads 2- and 4-bit grey over 0 ... 255
 
 
-def _open(content: bytes, formats: tuple[str, ...], expected: str) -> Image.Image:
+def _open(content: bytes, formats: tuple[str, ...], expected: str, *, several: bool = False) -> Image.Image:
     if not content:
         raise FaultError("is empty (0 bytes)")
     try:
@@ -88,7 +93,7 @@ def _open(content: bytes, formats: tuple[str, ...], expected: str) -> Image.Imag
         raise FaultError(f"is not {expected}, or its beginning is damaged") from None
     if image.width * image.height > MOST_PIXELS:
         raise FaultError(f"is far too large: {image.width} x {image.height}, the limit is {MOST_PIXELS} pixels")
-    if getattr(image, "n_frames", 1) != 1:
+    if getattr(image, "n_frames", 1) != 1 and not several:
         raise FaultError("is an animation or has several pages: save one picture")
     return image
 

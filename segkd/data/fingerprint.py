@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segkd.config.base import digest
-from segkd.config.data import CamVidData, DatasetConfig, DigitsData
+from segkd.config.data import CamVidData, DatasetConfig, DigitsData, FolderData
 from segkd.config.runs import RAW
 from segkd.errors import DataError, explain
 from segkd.files import read_json, sha256_file, write_json
@@ -29,13 +29,27 @@ def source_fingerprint(config: DatasetConfig, cache: Path | None = HASHES) -> st
         from segkd.data import camvid
 
         source = sha256_file(camvid.MANIFEST)
-    else:
+    elif isinstance(config, FolderData):
         from segkd.data import folder
 
         root = folder.require_root(config)
         source = hash_files(root, folder.files(config), cache)
         return digest({"kind": config.kind, "source": source})  # where the folder lies does not matter
+    else:
+        source = _published(config)
     return digest({"config": config.model_dump(mode="json"), "source": source})
+
+
+def _published(config: DatasetConfig) -> dict[str, object]:
+    """What decides a data set that is published as archives: which files, and what their ids mean."""
+    from segkd.data.catalogue import info_of
+    from segkd.data.readers import ARCHIVES, label_files
+
+    keys = ("url", "wanted", "into", "sha256", "sha1", "md5")
+    archives = [{key: getattr(archive, key) for key in keys} for archive in ARCHIVES[config.kind]]
+    info, labels = info_of(config), label_files(config).labels
+    meaning = [info.classes, info.palette, labels.table.tolist(), labels.known.tolist()]
+    return {"archives": archives, "meaning": meaning}
 
 
 def embedded_digits_sha256() -> str:

@@ -86,7 +86,7 @@ class Description(Closed):
 
     def label_map(self) -> LabelMap:
         """The map of the files' ids to classes."""
-        return LabelMap.of(self._targets(), others_ignored=self.unlisted == "ignore")
+        return LabelMap.of(self._targets(), others=IGNORE if self.unlisted == "ignore" else None)
 
     def info(self) -> Info:
         """The catalogue's form of this description."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, UInt, UInt8
 
 IGNORE = 255
 CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # labelIds of classes 0 ... 18
@@ -14,22 +14,28 @@ CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """table[id] = class or 255; known[id] = whether the id may occur."""
+    """table[id] = class or 255; known[id] = whether the id may occur. Ids beyond the table may not."""
 
-    table: UInt8[np.ndarray, " 256"]
-    known: Bool[np.ndarray, " 256"]
+    table: UInt8[np.ndarray, " n"]
+    known: Bool[np.ndarray, " n"]
 
     @classmethod
-    def of(cls, ids: Mapping[int, int], *, others_ignored: bool = False) -> LabelMap:
-        """Map of id -> class (255 = ignored); ids beside them are faults, or ignored."""
-        table, known = np.full(256, IGNORE, np.uint8), np.full(256, others_ignored)
+    def of(cls, ids: Mapping[int, int], *, others: int | None = None, size: int = 256) -> LabelMap:
+        """Map of id -> class (255 = ignored). others: what other ids below `size` mean, None = they are faults."""
+        table = np.full(size, IGNORE if others is None else others, np.uint8)
+        known = np.full(size, others is not None)
         for one, target in ids.items():
             table[one], known[one] = target, True
         return cls(table, known)
 
-    def apply(self, label: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """Classes of a label file's ids."""
-        return self.table[label]
+    def apply(self, label: UInt[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+        """Classes of a label file's ids; what an id that may not occur becomes has no meaning."""
+        return np.take(self.table, label, mode="clip")
+
+    def unknown(self, label: UInt[np.ndarray, "h w"]) -> list[int]:
+        """Ids in a label file that may not occur, ascending."""
+        seen = np.unique(label)
+        return [int(one) for one in seen if one >= len(self.known) or not self.known[one]]
 
     def ids(self) -> list[int]:
         """Ids that may occur, ascending."""

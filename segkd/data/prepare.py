@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from segkd.config.data import DatasetConfig, DigitsData
-from segkd.data.catalogue import Info, info_of
+from segkd.data.catalogue import Info, ids_hash, info_of
 from segkd.data.check import Check
 from segkd.data.download import exclusive
 from segkd.data.prepared import FORMAT, IGNORE, SPLITS
@@ -143,10 +143,11 @@ class Writer:
         }
 
     def splits(self) -> dict[str, dict[str, Any]]:
-        """Images and pixels per split."""
+        """Images, the hash of their ids, and pixels per split."""
         return {
             split: {
                 "images": len(entries),
+                "ids_sha256": ids_hash(name for name, *_ in entries),
                 "class_pixels": self._pixels[split][: self.classes].tolist(),
                 "ignored_pixels": int(self._pixels[split][IGNORE]),
             }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segkd.config.data import CamVidData, DatasetConfig, FolderData
+from segkd.config.data import DatasetConfig
 from segkd.data.archives import Archive
-from segkd.data.catalogue import Info
+from segkd.data.catalogue import PUBLISHED, Info
 from segkd.data.labels import LabelMap
 
 RAW_FORMAT = 1
@@ -30,6 +31,8 @@ class Collection:
     """Files to prepare. hashes: sha256 per file as downloaded; size: (height, width) that all must have, or None.
 
     faults: what is already known to be wrong (missing partners, clashing names); reported with all the others.
+    published: the files are what everybody has, so rotation tags and pictures that stand in two splits are no faults.
+    mat: where in a .mat label file its ids stand. doubt: of all ids seen, what is wrong with the whole, or "".
     """
 
     info: Info
@@ -39,27 +42,38 @@ class Collection:
     hashes: dict[str, str]
     size: tuple[int, int] | None = None
     faults: list[str] = field(default_factory=list)
+    published: bool = False
+    mat: tuple[str, ...] = ()
+    doubt: Callable[[frozenset[int]], str] | None = None
 
 
-def _camvid(config: CamVidData, raw: Path, manifest: dict[str, Any]) -> Collection:
-    from segkd.data import camvid
+@dataclass(frozen=True)
+class LabelFiles:
+    """How a data set's own label files are read. labels: what their ids mean; mat: as in Collection.
 
-    return camvid.collect(raw, manifest)
+    ending, image_ending: ends of a label's and of an image's name beside the id that both share.
+    """
+
+    labels: LabelMap
+    mat: tuple[str, ...] = ()
+    ending: str = ".png"
+    image_ending: str = ""
 
 
-def _folder(config: FolderData, raw: Path, manifest: dict[str, Any]) -> Collection:
-    from segkd.data import folder
+def _archives(kind: str, config: DatasetConfig) -> tuple[Archive, ...]:
+    from segkd.data import readers
 
-    return folder.collect(config, manifest)
+    return readers.ARCHIVES[kind]
 
 
-READERS: dict[str, Callable[[Any, Path, dict[str, Any]], Collection]] = {"camvid": _camvid, "folder": _folder}
-
-ARCHIVES: dict[str, Callable[[Any], tuple[Archive, ...]]] = {}  # what `segkd download` fetches for a kind of data set
+# what `segkd download` fetches for a kind of data set
+ARCHIVES: dict[str, Callable[[Any], tuple[Archive, ...]]] = {kind: partial(_archives, kind) for kind in PUBLISHED}
 
 
 def collect(config: DatasetConfig, raw: Path, manifest: dict[str, Any]) -> Collection:
     """The files of a downloaded data set; manifest: the content of raw/manifest.json."""
+    from segkd.data.readers import READERS
+
     return READERS[config.kind](config, raw, manifest)
 
 

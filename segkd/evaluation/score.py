@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt, UInt8
 from PIL import Image
 
-from segkd.config.data import CamVidData, DatasetConfig, FolderData
-from segkd.data import camvid, folder
+from segkd.config.data import DatasetConfig
 from segkd.data.catalogue import info_of
+from segkd.data.decode import FaultError
 from segkd.data.labels import IGNORE, LabelMap
+from segkd.data.mat import decode_mat
+from segkd.data.readers import label_files
+from segkd.data.sources import LabelFiles
 from segkd.errors import DataError, explain, listing
 from segkd.evaluation.confusion import Absent, Scores
 from segkd.evaluation.tally import Evaluation, Tally
@@ -63,13 +66,35 @@ def score_folders(
     says otherwise. Predictions are class ids; under ignored labels they may hold anything. DataError lists every
     missing, extra, unreadable, wrongly sized or out-of-range file at once; nothing is scored then.
     """
-    truth, guesses = _pngs(labels), _pngs(predictions)
+    return _score(labels, predictions, classes, LabelFiles(label_map or _class_ids(len(classes))), absent)
+
+
+def score_dataset(labels: Path, predictions: Path, config: DatasetConfig, *, absent: Absent = "nan") -> FolderScores:
+    """`score_folders` with the classes of a data set in params.yaml and the label files that it is published with.
+
+    A prediction is named after the label, after the image, or after what both names share.
+    """
+    return _score(labels, predictions, info_of(config).classes, label_files(config), absent)
+
+
+def label_map_of(config: DatasetConfig) -> LabelMap:
+    """What the ids in a data set's own label files mean."""
+    return label_files(config).labels
+
+
+def _class_ids(classes: int) -> LabelMap:
+    return LabelMap.of({one: one for one in range(classes)})
+
+
+def _score(labels: Path, predictions: Path, classes: Sequence[str], files: LabelFiles, absent: Absent) -> FolderScores:
+    truth, guesses = _named(labels, files.ending), _named(predictions, ".png")
+    guesses = {_short(name, files): path for name, path in guesses.items()}
     faults = [f"{name}: no prediction" for name in truth.keys() - guesses.keys()]
     faults += [f"{name}: a prediction without a label" for name in guesses.keys() - truth.keys()]
-    tally, ids = Tally(len(classes)), label_map or _class_ids(len(classes))
+    tally, ids = Tally(len(classes)), files.labels
     for name in sorted(truth.keys() & guesses.keys()):
         try:
-            raw, prediction = _read(truth[name]), _read(guesses[name])
+            raw, prediction = _read_label(truth[name], files), _read(guesses[name])
             label = ids.apply(raw)
             _check_pair(raw, label, prediction, ids, len(classes))
         except _FaultError as fault:
@@ -80,32 +105,30 @@ def score_folders(
     return FolderScores(tally.result(), tuple(classes), absent)
 
 
-def score_dataset(labels: Path, predictions: Path, config: DatasetConfig, *, absent: Absent = "nan") -> FolderScores:
-    """`score_folders` with the classes of a data set in params.yaml and the label files that it is published with."""
-    return score_folders(labels, predictions, info_of(config).classes, label_map=label_map_of(config), absent=absent)
-
-
-def label_map_of(config: DatasetConfig) -> LabelMap:
-    """What the ids in a data set's own label files mean."""
-    if isinstance(config, CamVidData):
-        return camvid.label_map()
-    if isinstance(config, FolderData):
-        return folder.describe(config).label_map()
-    return _class_ids(len(info_of(config).classes))
-
-
-def _class_ids(classes: int) -> LabelMap:
-    return LabelMap.of({one: one for one in range(classes)})
-
-
 class _FaultError(Exception):
     """Why one pair of files cannot be scored."""
 
 
-def _pngs(folder: Path) -> dict[str, Path]:
-    """PNG files under a folder, by relative path without suffix."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() == ".png" and path.is_file())
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+def _named(folder: Path, ending: str) -> dict[str, Path]:
+    """Files under a folder whose names end so, by relative path without the ending."""
+    files = (path for path in folder.rglob("*") if path.name.lower().endswith(ending.lower()) and path.is_file())
+    return {path.relative_to(folder).as_posix()[: -len(ending)]: path for path in files}
+
+
+def _short(name: str, files: LabelFiles) -> str:
+    """A prediction's name without what only labels or only images have at its end."""
+    for ending in (files.ending, files.image_ending):
+        name = name.removesuffix(ending.removesuffix(".png")) if ending.endswith(".png") else name
+    return name
+
+
+def _read_label(path: Path, files: LabelFiles) -> UInt[np.ndarray, "h w"]:
+    if path.suffix != ".mat":
+        return _read(path)
+    try:
+        return decode_mat(path.read_bytes(), files.mat)
+    except (OSError, FaultError) as error:
+        raise _FaultError(f"{path} cannot be read: {error}") from None
 
 
 def _read(path: Path) -> Ids:
@@ -119,12 +142,11 @@ def _read(path: Path) -> Ids:
         raise _FaultError(f"{path} cannot be read: {error}") from None
 
 
-def _check_pair(raw: Ids, label: Ids, prediction: Ids, ids: LabelMap, classes: int) -> None:
+def _check_pair(raw: UInt[np.ndarray, "h w"], label: Ids, prediction: Ids, ids: LabelMap, classes: int) -> None:
     if label.shape != prediction.shape:
         sizes = f"{_size(prediction)} instead of the label's {_size(label)}"
         raise _FaultError(f"the prediction is {sizes} (width x height)")
-    unknown = np.unique(raw[~ids.known[raw] & (raw != IGNORE)]).tolist()
-    if unknown:
+    if unknown := [one for one in ids.unknown(raw) if one != IGNORE]:
         raise _FaultError(f"the label has ids {unknown}; known are {ids.ids()} and {IGNORE}")
     beyond = np.unique(prediction[(label != IGNORE) & (prediction >= classes)]).tolist()
     if beyond:

@@ -233,7 +233,7 @@ def test_entries_of_the_catalogue_are_whole(kind):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ConfigError, match="one of camvid, digits"):
+    with pytest.raises(ConfigError, match="one of ade20k, camvid"):
         info("imagenet")
 
 

@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 from segkd.data.labels import CITYSCAPES, LabelMap, advice
 
 
-@given(st.dictionaries(st.integers(0, 255), st.integers(0, 255)), st.booleans())
-def test_a_map_does_what_it_says(ids, others_ignored):
-    labels = LabelMap.of(ids, others_ignored=others_ignored)
+@given(st.dictionaries(st.integers(0, 255), st.integers(0, 255)), st.sampled_from([None, 0, 255]))
+def test_a_map_does_what_it_says(ids, others):
+    labels = LabelMap.of(ids, others=others)
     every = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert labels.apply(every).ravel().tolist() == [ids.get(one, 255) for one in range(256)]
-    assert labels.ids() == (list(range(256)) if others_ignored else sorted(ids))
+    rest = 255 if others is None else others
+    assert labels.apply(every).ravel().tolist() == [ids.get(one, rest) for one in range(256)]
+    assert labels.ids() == (sorted(ids) if others is None else list(range(256)))
+
+
+def test_ids_may_be_larger_than_a_byte():
+    labels = LabelMap.of({2: 1, 458: 59}, others=0, size=460)
+    assert labels.apply(np.array([[0, 2, 458, 459]], np.uint16)).tolist() == [[0, 1, 59, 0]]
+    assert labels.ids() == list(range(460))
 
 
 @pytest.mark.parametrize(
