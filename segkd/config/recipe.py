@@ -127,8 +127,8 @@ class Recipe(Closed):
     still_epochs: int = Field(
         0,
         ge=0,
-        description="epochs at the start in which no weight of the trained network moves, only a method's own "
-        "parameters (1 in the code of Overhaul, AICSD and AttnFD)",
+        description="epochs at the start in which no weight of a student with a teacher moves, only the method's own "
+        "(1 in the code of Overhaul, AICSD and AttnFD; networks without teacher are trained by another script there)",
     )
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
     precision: Literal["float32", "auto"] = Field(

@@ -117,11 +117,11 @@ class StudentLearner:
 
     def still(self, progress: Progress) -> set[str]:
         """Groups that the recipe or the method holds still (quirks of released code)."""
-        moves = progress.epoch >= self.recipe.still_epochs
-        if self.method is not None:
-            moves = moves and self.method.student_moves(progress)
+        if self.method is None:
+            return set()
+        moves = progress.epoch >= self.recipe.still_epochs and self.method.student_moves(progress)
         still = set() if moves else {"backbone", "head"}
-        return still if self.method is None or self.method.method_moves(progress) else still | {"method"}
+        return still if self.method.method_moves(progress) else still | {"method"}
 
     def own_optimisers(self) -> Iterable[OwnOptimiser]:
         """Those of the method."""
