@@ -11,11 +11,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from segkd.config.data import CamVidData, DatasetConfig, DigitsData, FolderData
-from segkd.data import camvid, folder
+from segkd.data import camvid, folder, published
 from segkd.data.catalogue import info_of
 from segkd.data.fetch import Patience, Remote, fetch
 from segkd.data.fingerprint import HASHES, embedded_digits_sha256, hash_files
-from segkd.data.sources import raw_manifest
+from segkd.data.sources import ARCHIVES, raw_manifest
 from segkd.errors import ConfigError, LockedError, explain
 from segkd.files import read_json, write_json
 
@@ -30,12 +30,14 @@ def download(
     source: Path | None = None,
     connections: int = 8,
     patience: Patience | None = None,
+    keep: bool = False,
 ) -> Path:
     """Fill `raw` and write raw/manifest.json (returned) last.
 
-    camvid: from the public repository, or from `source`, a copy that one has; digits and folder have nothing to fetch.
+    From where it is published, or from `source`, a copy that one has; digits and folder have nothing to fetch. Archives
+    are deleted when they are extracted, unless `keep`.
     """
-    if source is not None and not isinstance(config, CamVidData):
+    if source is not None and isinstance(config, DigitsData | FolderData):
         raise ConfigError(
             explain(
                 "This data set takes no copy.",
@@ -48,6 +50,10 @@ def download(
     with exclusive(raw):
         if isinstance(config, CamVidData):
             how, files, more = _camvid(raw, source, connections, patience)
+        elif not isinstance(config, DigitsData | FolderData):
+            archives = ARCHIVES[config.kind](config)
+            words: dict[str, Any] = {"connections": connections, "patience": patience, "keep": keep}
+            how, files, more = published.bring(name, archives, raw, source=source, **words)
         else:
             how, files, more = _in_place(config, raw.parent / HASHES.name)
         manifest = raw_manifest(name, config, info_of(config), how, files, **more)

@@ -168,7 +168,7 @@ class Names:
     def take(self, member: Member) -> tuple[str, str]:
         """(name as a relative path with single slashes, "") or ("", what is wrong with it)."""
         raw = member.name.removesuffix("/") if member.kind == FOLDER else member.name
-        fault = _name_fault(raw)
+        fault = name_fault(raw)
         name = "/".join(part for part in raw.split("/") if part != ".")
         if fault or not name:
             return "", fault or ("" if member.kind == FOLDER else "no name")
@@ -184,7 +184,8 @@ class Names:
         return "" if earlier is mine or (folder and earlier == mine) else f"clashes with {shown(earlier[0])}"
 
 
-def _name_fault(name: str) -> str:
+def name_fault(name: str) -> str:
+    """What makes a name unfit to be written below a folder, or ""."""
     parts = name.split("/")
     rules = {
         "absolute name": name.startswith("/") or DRIVE.match(name),

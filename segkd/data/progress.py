@@ -16,7 +16,10 @@ LINES = 10  # about as many lines a log gets
 
 @contextmanager
 def progress(title: str, total: int, *, size: bool = False) -> Iterator[Advance]:
-    """Hands out `advance(n)`, safe to call from threads. size: n counts bytes; n < 0 where a file starts over."""
+    """Hands out `advance(n)`, safe to call from threads. size: n counts bytes; n < 0 where a file starts over.
+
+    total: how much it will be, 0 where nobody knows.
+    """
     if sys.stderr.isatty():
         with _bar(title, total, size=size) as advance:
             yield advance
@@ -40,7 +43,7 @@ def _bar(title: str, total: int, *, size: bool) -> Iterator[Advance]:
     amount = (DownloadColumn(), TransferSpeedColumn()) if size else (MofNCompleteColumn(),)
     columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(title, total=total or None)
         yield lambda n: bar.advance(task, n)
 
 
@@ -51,10 +54,10 @@ def _lines(title: str, total: int, *, size: bool) -> Advance:
         nonlocal done, told
         with lock:
             done += n
-            share = LINES * done // max(1, total)
+            share = LINES * done // total if total else (done >> 20).bit_length()  # unknown: each doubling
             if share > told:
                 told = share
-                amount = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if size else f"{done} of {total}"
-                log.info("%s: %s", title, amount)
+                amounts = [f"{n / 1e6:.1f}" if size else str(n) for n in ((done, total) if total else (done,))]
+                log.info("%s: %s%s", title, " of ".join(amounts), " MB" if size else "")
 
     return advance
