@@ -88,7 +88,18 @@ class Evaluation(Closed):
     select_every: int = Field(0, ge=0, description="iterations between looks at select_split; 0 = never (no best)")
     short_side: int | None = Field(None, gt=0, description="resize image AND label so before scoring (AICSD: 513)")
     absent_classes: Literal["nan", "zero"] = Field("nan", description="zero only where a published number used it")
+    averaged_over: int | None = Field(
+        None,
+        gt=0,
+        description="divide the sum of class IoUs by this many classes instead: CIRKD's COCO-Stuff numbers have 182, "
+        "11 of which never occur",
+    )
     batch: int = Field(1, ge=1)
+
+    @property
+    def absent(self) -> Literal["nan", "zero"] | int:
+        """What a mean over classes makes of absent ones, as the functions of segkd.evaluation take it."""
+        return self.averaged_over or self.absent_classes
 
 
 class Recipe(Closed):

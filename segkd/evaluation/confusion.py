@@ -14,7 +14,7 @@ from segkd.data.prepared import IGNORE
 from segkd.errors import DataError, explain
 
 MOST_CLASSES = 255  # ids are bytes, and 255 is ignored
-Absent = Literal["nan", "zero"]
+Absent = Literal["nan", "zero"] | int  # what a mean over classes makes of absent ones; see `class_mean`
 
 
 def confusion(
@@ -100,7 +100,8 @@ def scores(matrix: Int64[Tensor, "classes classes"], absent: Absent = "nan") -> 
     """Scores of a confusion matrix (rows = label).
 
     absent "nan": means run over the classes they are defined for; "zero": undefined classes count as 0 in `miou` and
-    `class_accuracy`, as some released code has it (CIRKD, SKD). Per-class values are NaN where undefined in both.
+    `class_accuracy`, as some released code has it (CIRKD, SKD); a number: so, but divided by that many classes.
+    Per-class values are NaN where undefined whatever `absent` is.
     With no labelled pixel at all every score is NaN.
     """
     counts = matrix.detach().to("cpu", torch.float64)  # exact up to 2**53 pixels
@@ -118,5 +119,25 @@ def scores(matrix: Int64[Tensor, "classes classes"], absent: Absent = "nan") -> 
 
 
 def class_mean(values: Float[Tensor, " classes"], absent: Absent) -> float:
-    """Mean over classes; NaN entries are left out ("nan") or count as 0 ("zero")."""
-    return float(values.nan_to_num().mean() if absent == "zero" else values.nanmean())
+    """Mean over classes; NaN entries are left out ("nan") or count as 0 ("zero"). A number: sum over that many classes.
+
+    DataError where that number is smaller than that of the classes there are.
+    """
+    if not isinstance(absent, int):
+        return float(values.nan_to_num().mean() if absent == "zero" else values.nanmean())
+    require_classes(len(values), absent)
+    return float(values.nan_to_num().sum()) / absent
+
+
+def require_classes(classes: int, over: int) -> None:
+    """DataError where a mean over `over` classes would leave some of `classes` out."""
+    if over < classes:
+        raise DataError(
+            explain(
+                "A mean cannot be over fewer classes than there are.",
+                expected=f"at least {classes}",
+                found=f"averaged_over: {over}",
+                where="the recipe's `evaluation`",
+                fix="correct it; it is for data sets whose published mean counts classes that never occur",
+            )
+        )

@@ -23,4 +23,4 @@ def miou(network: nn.Module, split: Split, recipe: Recipe, classes: int, device:
             prediction, _ = decide(logits(network, batch, recipe))
             total += confusion(prediction, batch.labels, classes).cpu()
     require_labels(int(total.sum()), split)
-    return scores(total, recipe.evaluation.absent_classes).miou
+    return scores(total, recipe.evaluation.absent).miou

@@ -10,7 +10,7 @@ from jaxtyping import Float64, Num
 from numpy.typing import ArrayLike
 
 from segkd.errors import DataError, explain
-from segkd.evaluation.confusion import Absent
+from segkd.evaluation.confusion import Absent, require_classes
 
 Interval = tuple[float, float, float]  # estimate, low, high
 Array = Num[np.ndarray, "n classes"]
@@ -25,12 +25,16 @@ def miou_from_sums(
 ) -> Float64[np.ndarray, "*n"]:
     """mIoU (fractions) from pixel sums per class; the last axis is reduced, sum over images first.
 
-    The same as `confusion.scores(...).miou`: classes with an empty union are left out ("nan") or count as 0 ("zero").
+    The same as `confusion.scores(...).miou`: classes with an empty union are left out ("nan") or count as 0 ("zero"; a
+    number: and the sum is divided by it).
     """
     union = np.asarray(label + prediction - intersection, np.float64)
     present = union > 0
     iou = np.where(present, intersection, 0) / np.where(present, union, 1)
-    classes = present.sum(-1) if absent == "nan" else np.where(present.any(-1), union.shape[-1], 0)
+    if isinstance(absent, int):
+        require_classes(union.shape[-1], absent)
+    whole = absent if isinstance(absent, int) else union.shape[-1]
+    classes = present.sum(-1) if absent == "nan" else np.where(present.any(-1), whole, 0)
     return np.where(classes > 0, iou.sum(-1) / np.maximum(classes, 1), np.nan)
 
 

@@ -13,6 +13,7 @@ from segkd.config.load import load_params
 from segkd.config.runs import PREPARED, Resolved, Run, resolve
 from segkd.data.prepared import Prepared
 from segkd.errors import DriftError, explain, listing
+from segkd.evaluation.confusion import Absent
 from segkd.evaluation.cost import measure, median_input
 from segkd.evaluation.evaluate import evaluate_network
 from segkd.evaluation.per_image import save_arrays
@@ -53,10 +54,10 @@ def evaluate(run: Run, resolved: Resolved | None = None, root: Path = Path()) ->
     best = score(record["best"], 0) if record.get("best") else None
     last.per_image.save(folder / "per_image.npz")
     save_samples(folder / "samples.npz", last)
-    result = summarise(run, resolved, record, last, prepared.classes)
+    result = summarise(run, resolved, record, last, prepared)
     result["best"] = best and {
         "iteration": record["best"]["iteration"],
-        "scores": best.summary(recipe.evaluation.absent_classes),
+        "scores": _scores(best, recipe.evaluation.absent, prepared.classes),
     }
     result["cost"] = cost.as_json()
     result["wall_seconds"] = round(time.perf_counter() - started, 3)
@@ -65,7 +66,7 @@ def evaluate(run: Run, resolved: Resolved | None = None, root: Path = Path()) ->
 
 
 def summarise(
-    run: Run, resolved: Resolved, record: dict[str, Any], last: Evaluation, classes: tuple[str, ...]
+    run: Run, resolved: Resolved, record: dict[str, Any], last: Evaluation, prepared: Prepared
 ) -> dict[str, Any]:
     """evaluation.json without `best`, `cost` and `wall_seconds`."""
     rule = resolved.recipe.evaluation
@@ -77,15 +78,22 @@ def summarise(
             "short_side": rule.short_side,
             "input_scale": resolved.recipe.input_scale,
             "absent_classes": rule.absent_classes,
+            **({"averaged_over": rule.averaged_over} if rule.averaged_over else {}),
         },
-        "classes": list(classes),
+        "classes": list(prepared.classes),
         "images": len(last.per_image.ids),
         "weights_sha256": record["weights"]["sha256"],
-        "data_sha256": record["data"]["sha256"],
-        "scores": last.summary(rule.absent_classes),
-        "per_class": last.per_class(classes),
+        "data_sha256": prepared.sha256,
+        "scores": _scores(last, rule.absent, prepared.classes),
+        "per_class": last.per_class(prepared.classes),
         "confusion": last.confusion.tolist(),
     }
+
+
+def _scores(evaluation: Evaluation, absent: Absent, classes: tuple[str, ...]) -> dict[str, float | int | None]:
+    """Scores by name; where background is a class, also the mean without it (Pascal Context is published both ways)."""
+    found = evaluation.summary(absent)
+    return {**found, **evaluation.foreground(absent)} if classes[0] == "background" else found
 
 
 def save_samples(path: Path, evaluation: Evaluation) -> None:
@@ -97,9 +105,10 @@ def save_samples(path: Path, evaluation: Evaluation) -> None:
 def _refuse_drift(record: dict[str, Any], run: Run, resolved: Resolved, prepared: Prepared) -> None:
     """DriftError that lists everything in which the run was trained otherwise than it would be scored now."""
     faults = [] if record["run"] == run.name else [f"run: trained as {record['run']}, asked for {run.name}"]
-    if record["data"]["sha256"] != prepared.sha256:
+    if record["data"]["sha256"] not in (None, prepared.sha256):  # None: weights from elsewhere, imported
         faults.append(f"data {prepared.name}: trained on {record['data']['sha256']}, prepared now {prepared.sha256}")
     faults += _differences(_trained_with(record), resolved)
+    again = record.get("command", f"segkd {record['step']} {run.name}")
     if faults:
         raise DriftError(
             explain(
@@ -107,7 +116,7 @@ def _refuse_drift(record: dict[str, Any], run: Run, resolved: Resolved, prepared
                 expected="the data and the configuration named in its run.json",
                 found="\n" + listing(faults),
                 where=run.folder / "run.json",
-                fix=f"train it again (segkd {record['step']} {run.name}), or bring back the data or params.yaml",
+                fix=f"make it again ({again}), or bring back the data or params.yaml",
             )
         )
 

@@ -49,6 +49,12 @@ class Evaluation:
             "absent_classes": found.absent_classes,
         }
 
+    def foreground(self, absent: Absent = "nan") -> dict[str, float | None]:
+        """mIoU over all classes but the first, for data sets that begin with `background`; None where undefined."""
+        iou = torch.tensor(self.scores().iou[1:], dtype=torch.float64)
+        over = absent - 1 if isinstance(absent, int) else absent
+        return {"foreground_miou": _json(class_mean(iou, over))}
+
     def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Scores and labelled pixels of every class, as evaluation.json holds them; None where undefined."""
         found, boundary = self.scores(), boundary_iou(self.boundary).tolist()

@@ -99,6 +99,15 @@ def test_hand_computed_example():
     assert zero.class_accuracy == pytest.approx((2 / 3 + 1) / 5)
     assert math.isnan(zero.iou[4])
     assert zero.absent_classes == 1
+    over = scores(matrix, 182)
+    assert over.miou == pytest.approx(4 / 3 / 182)
+    assert over.class_accuracy == pytest.approx((2 / 3 + 1) / 182)
+    assert over.iou == pytest.approx(found.iou, nan_ok=True)
+
+
+def test_a_mean_over_fewer_classes_than_there_are_is_refused():
+    with pytest.raises(DataError, match=r"at least 5\n  found:    averaged_over: 4"):
+        scores(torch.eye(CLASSES, dtype=torch.int64), 4)
 
 
 def test_score_of_a_set_is_not_the_mean_over_images():
@@ -108,7 +117,7 @@ def test_score_of_a_set_is_not_the_mean_over_images():
     assert scores(total).miou == pytest.approx((5 / 6 + 0) / 2)  # mean over images: (1 + 1/4) / 2
 
 
-@pytest.mark.parametrize("absent", ["nan", "zero"])
+@pytest.mark.parametrize("absent", ["nan", "zero", 182])
 def test_nothing_labelled_has_no_score(absent):
     label = torch.full((3, 4), IGNORE)
     found = scores(confusion(torch.zeros(3, 4, dtype=torch.int64), label, 2), absent)

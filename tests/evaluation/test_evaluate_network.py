@@ -143,10 +143,13 @@ def test_dropout_and_batch_norm_are_in_eval_mode(tmp_path, truth):
     assert miou(network, split, recipe(), CLASSES, "cpu") == miou(network, split, recipe(), CLASSES, "cpu")
 
 
-@pytest.mark.parametrize("absent", ["nan", "zero"])
-def test_quick_look_equals_the_evaluation(tmp_path, truth, absent):
+@pytest.mark.parametrize(
+    ("means", "absent"),
+    [({"absent_classes": "nan"}, "nan"), ({"absent_classes": "zero"}, "zero"), ({"averaged_over": 182}, 182)],
+)
+def test_quick_look_equals_the_evaluation(tmp_path, truth, means, absent):
     split, _ = noisy_split(tmp_path, truth)
-    rule = recipe({"batch": 2, "absent_classes": absent}, input_scale=0.7)
+    rule = recipe({"batch": 2, **means}, input_scale=0.7)
     found = evaluate_network(Strided(CLASSES + 3), split, rule, CLASSES + 3, "cpu")
     assert miou(Strided(CLASSES + 3), split, rule, CLASSES + 3, "cpu") == found.scores(absent).miou
 

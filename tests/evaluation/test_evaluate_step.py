@@ -9,10 +9,11 @@ import torch
 from evaluation_fakes import labels, paint, recipe, write_prepared
 
 from segkd.config.runs import Resolved, Run, describe
+from segkd.data.prepared import Prepared
 from segkd.errors import CheckpointError, DataError, DriftError
 from segkd.evaluation.evaluate import evaluate_network
 from segkd.evaluation.per_image import PerImage
-from segkd.evaluation.step import evaluate
+from segkd.evaluation.step import evaluate, summarise
 from segkd.files import read_json, write_json
 from segkd.networks.build import build
 from segkd.networks.weights import write
@@ -67,7 +68,6 @@ def root(tmp_path):
 
 
 def score_of(root: Path, seed: int, configuration: Resolved):
-    from segkd.data.prepared import Prepared
 
     torch.manual_seed(seed)
     network = build(configuration.network, CLASSES)
@@ -139,6 +139,25 @@ def test_how_to_score_may_change_after_training(root):
     assert found["protocol"] == {"short_side": 12, "input_scale": 1.0, "absent_classes": "zero"}
     assert found["cost"]["input"] == [3, 12, 16]
     assert found["scores"] == score_of(root, 1, rule).summary("zero")
+
+
+def test_the_mean_may_be_over_classes_that_never_occur(root):
+    rule = resolved({"averaged_over": 182})
+    found, plain = read_json(evaluate(RUN, rule, root)), score_of(root, 1, resolved()).scores()
+    assert found["protocol"]["averaged_over"] == 182
+    assert found["scores"]["miou"] == pytest.approx(np.nansum(plain.iou) / 182)
+    assert found["scores"]["pixel_accuracy"] == plain.pixel_accuracy
+
+
+def test_where_background_is_a_class_the_mean_without_it_stands_too(root):
+    evaluation, prepared = score_of(root, 1, resolved()), Prepared(root / "data/prepared/tiny")
+    prepared.classes = ("background", *"abc")
+    record = read_json(root / RUN.folder / "run.json")
+    found = summarise(RUN, resolved(), record, evaluation, prepared)["scores"]
+    assert found["foreground_miou"] == pytest.approx(np.nanmean(evaluation.scores().iou[1:]))
+    assert {**evaluation.summary(), "foreground_miou": found["foreground_miou"]} == found
+    over = summarise(RUN, resolved({"averaged_over": 60}), record, evaluation, prepared)["scores"]
+    assert over["foreground_miou"] == pytest.approx(np.nansum(evaluation.scores().iou[1:]) / 59)
 
 
 def test_other_data_are_refused(root):
