@@ -23,7 +23,7 @@ ARCHIVES = (
     Archive(
         url="http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
         name="ADEChallengeData2016.zip",
-        wanted=(f"{ROOT}/images", f"{ROOT}/annotations"),
+        wanted=tuple(folder for split in FOLDERS.values() for folder in split),
         bytes=967_382_037,
         sha256="7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29",
         sha1="219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
