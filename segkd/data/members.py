@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 
 FILE, FOLDER = "file", "folder"
 PIECE = 1 << 20  # bytes read at once; no header of an honest tar is longer
+PADDING = 64  # such pieces, at most, after the end mark
 LONGEST, DEEPEST = 255, 64  # bytes between two slashes; folders within each other
 DRIVE = re.compile(r"[A-Za-z]:")
 TAR_KINDS = {
@@ -112,7 +113,10 @@ class _Tar:
         self._archive, self._content = archive, content
 
     def members(self) -> Iterator[Member]:
-        """DamagedError at a missing end mark: tarfile takes a cut archive, or a broken header, for the end."""
+        """All that tarfile finds; then DamagedError at a missing end mark, or what gzip's checksum at its end finds.
+
+        tarfile itself takes a cut archive, or a broken header, for the end, and reads no further than that.
+        """
         try:
             for info in self._archive:
                 yield Member(info.name, info.size, None, _tar_kind(info), info)
@@ -121,6 +125,10 @@ class _Tar:
         self._content.seek(self._archive.offset)
         if self._content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise DamagedError("it ends too early, or a header is broken")
+        for _ in range(PADDING):
+            if not self._content.read(PIECE):
+                return
+        raise DamagedError("it goes on after its end")
 
     def open(self, member: Member) -> IO[bytes]:
         content = self._archive.extractfile(member.handle)

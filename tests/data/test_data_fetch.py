@@ -4,69 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from web_server import BODY, Server, answer, page, serving, sound, status
 
 from segkd.data.fetch import Patience, Remote, fetch
 from segkd.errors import DownloadError
 
-BODY = bytes(range(256)) * 400  # 102400 bytes
 QUICK = Patience(attempts=3, timeout=0.5, pause=0.01)
-Script = Callable[[BaseHTTPRequestHandler, int], None]
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each path by its script; `asked` holds (path, Range header) of every request."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.scripts: dict[str, Script] = {}
-        self.asked: list[tuple[str, str | None]] = []
-        self.gate = threading.Event()
-
-    def remote(self, name: str, script: Script, body: bytes = BODY, size: int | None = None) -> Remote:
-        self.scripts[f"/{name}"] = script
-        url = f"http://127.0.0.1:{self.server_port}/{name}"
-        return Remote(url, name, size or len(body), hashlib.sha256(body).hexdigest())
-
-    def handle_error(self, request, client_address) -> None:
-        """A client that hangs up is part of the test."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        earlier = sum(path == self.path for path, _ in self.server.asked)
-        self.server.asked.append((self.path, self.headers.get("Range")))
-        self.server.scripts[self.path](self, earlier)
-
-    def log_message(self, *args) -> None:
-        """Quiet."""
-
-
-def answer(handler, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
-    handler.send_response(status)
-    for name, value in {"Content_Type": "image/png", **headers}.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.send_header("Content-Length", str(len(body) if length is None else length))
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
-def sound(handler, earlier: int, body: bytes = BODY) -> None:
-    """Honours Range."""
-    if wanted := handler.headers.get("Range"):
-        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        content = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        answer(handler, body[start:], 206, Content_Range=content)
-    else:
-        answer(handler, body)
 
 
 def cut(handler, earlier: int) -> None:
@@ -81,10 +28,6 @@ def cut(handler, earlier: int) -> None:
 
 def cut_and_ignores_range(handler, earlier: int) -> None:
     answer(handler, BODY if earlier else BODY[:40000], length=len(BODY))
-
-
-def status(code: int, **headers: str) -> Script:
-    return lambda handler, earlier: answer(handler, b"no", code, **headers)
 
 
 def busy_then_sound(handler, earlier: int) -> None:
@@ -107,14 +50,8 @@ def drips(handler, earlier: int) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield made
-    made.gate.set()
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with serving() as made:
+        yield made
 
 
 def get(folder: Path, *remotes: Remote, patience: Patience = QUICK, connections: int = 8) -> None:
@@ -194,10 +131,6 @@ def test_a_server_that_cannot_continue_starts_over(tmp_path, server):
 def test_a_passing_trouble_is_waited_out(tmp_path, server, script):
     get(tmp_path, server.remote("a.png", script))
     assert len(server.asked) == 2 and (tmp_path / "a.png").read_bytes() == BODY
-
-
-def page(handler, earlier: int) -> None:
-    answer(handler, b"<!DOCTYPE html><title>Login</title>", Content_Type="text/html; charset=utf-8")
 
 
 def disguised_page(handler, earlier: int) -> None:
