@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from evaluation_fakes import IGNORE, labels, slow_confusion
 from PIL import Image
+from scipy.io import savemat
 
-from segkd.config.data import CamVidData, DigitsData, FolderData
+from segkd.config.data import (
+    ADE20KData,
+    CamVidData,
+    CityscapesData,
+    CocoStuffData,
+    ContextData,
+    DigitsData,
+    FolderData,
+    VocAugData,
+)
 from segkd.data.labels import LabelMap
 from segkd.errors import DataError
 from segkd.evaluation.score import label_map_of, score_dataset, score_folders
@@ -144,3 +154,52 @@ def test_labels_that_ignore_everything_are_an_error(tmp_path):
         write(tmp_path / kind / "a.png", np.full((4, 4), IGNORE))
     with pytest.raises(DataError, match="every label pixel is ignored"):
         score_folders(tmp_path / "labels", tmp_path / "predictions", CLASSES)
+
+
+@pytest.mark.parametrize("ending", ["", "_leftImg8bit", "_gtFine_labelIds"])
+def test_cityscapes_labels_are_found_among_what_lies_beside_them(tmp_path, ending):
+    """Predictions are named after the label, the image, or what both share; instance and colour maps do not count."""
+    base = "frankfurt/frankfurt_000000_000294"
+    for folder in ("labels", "predictions"):
+        (tmp_path / folder / "frankfurt").mkdir(parents=True)
+    write(tmp_path / f"labels/{base}_gtFine_labelIds.png", [[7, 8, 33, 0]])
+    for other in ("instanceIds", "color"):
+        write(tmp_path / f"labels/{base}_gtFine_{other}.png", [[1, 2, 3, 4]])
+    write(tmp_path / f"predictions/{base}{ending}.png", [[0, 1, 17, 200]])
+    found = score_dataset(tmp_path / "labels", tmp_path / "predictions", CityscapesData(kind="cityscapes"))
+    assert found.evaluation.per_image.ids == (base,)
+    assert found.scores.pixel_accuracy == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("background", "expected"), [(True, 1 / 4), (False, 1 / 3)])
+def test_context_labels_are_matlab_files(tmp_path, background, expected):
+    for folder in ("labels", "predictions"):
+        (tmp_path / folder).mkdir()
+    savemat(tmp_path / "labels/2008_000007.mat", {"LabelMap": np.array([[2, 284, 458, 1]], np.uint16)})
+    write(tmp_path / "predictions/2008_000007.png", [[1 if background else 0, 3, 3, 3]])
+    config = ContextData(kind="context", background=background)
+    found = score_dataset(tmp_path / "labels", tmp_path / "predictions", config)
+    assert found.scores.pixel_accuracy == pytest.approx(expected)
+    savemat(tmp_path / "labels/2008_000007.mat", {"LabelMap": np.array([[2, 284, 460, 1]], np.uint16)})
+    with pytest.raises(DataError, match=r"2008_000007: the label has ids \[460\]"):
+        score_dataset(tmp_path / "labels", tmp_path / "predictions", config)
+
+
+def test_damaged_matlab_labels_are_named(tmp_path):
+    for folder in ("labels", "predictions"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "labels/a.mat").write_bytes(b"<html>")
+    write(tmp_path / "predictions/a.png", [[0]])
+    with pytest.raises(DataError, match=r"a: .*a.mat cannot be read: is not a MATLAB 5 file"):
+        score_dataset(tmp_path / "labels", tmp_path / "predictions", ContextData(kind="context"))
+
+
+def test_every_published_kind_has_its_label_map():
+    ade, coco, voc = (
+        label_map_of(config)
+        for config in (ADE20KData(kind="ade20k"), CocoStuffData(kind="coco-stuff"), VocAugData(kind="voc-aug"))
+    )
+    assert ade.apply(np.array([[0, 1, 150]], np.uint8)).tolist() == [[IGNORE, 0, 149]]
+    assert coco.apply(np.array([[0, 181, 255]], np.uint8)).tolist() == [[0, 170, IGNORE]]
+    assert coco.unknown(np.array([[0, 11, 82, 181]], np.uint8)) == [11, 82]
+    assert voc.apply(np.array([[0, 20, 255]], np.uint8)).tolist() == [[0, 20, IGNORE]]
