@@ -130,17 +130,8 @@ def place(file: Path, raw: Path, name: str) -> Path:
     target = raw / name
     if target.exists() and target.samefile(file):
         return target
+    require_within(raw, target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.parent.resolve().is_relative_to(raw.resolve()):
-        raise DataError(
-            explain(
-                "A link stands where the data set's files go.",
-                expected="a folder within the data set",
-                found=target.parent.resolve(),
-                where=target.parent,
-                fix="move the link away; to use another disk, make the whole folder of the data set a link",
-            )
-        )
     coming = target.with_name(f".{target.name}.coming")
     coming.unlink(missing_ok=True)
     try:
@@ -149,3 +140,18 @@ def place(file: Path, raw: Path, name: str) -> Path:
         shutil.copyfile(file, coming)
     coming.replace(target)
     return target
+
+
+def require_within(raw: Path, folder: Path) -> None:
+    """DataError where a link leads from `folder`, a place below `raw`, to somewhere else."""
+    if folder.resolve().is_relative_to(raw.resolve()):
+        return
+    raise DataError(
+        explain(
+            "A link stands where the data set's files go.",
+            expected="a folder within the data set",
+            found=f"a link to {folder.resolve()}",
+            where=folder,
+            fix="move the link away; to use another disk, make the whole folder of the data set a link",
+        )
+    )

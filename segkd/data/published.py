@@ -64,7 +64,7 @@ def obstacles(archives: Sequence[Archive], raw: Path) -> list[str]:
     if any(one.account and not (raw / ".archives" / one.name).exists() for one in todo) and not account.credentials():
         faults.append(str(account.no_account()))
     try:
-        require_room(raw, _peak(todo, raw, keep=False), "download the data set")
+        require_room(raw, peak(todo, raw, keep=False), "download the data set")
     except SegkdError as error:
         faults.append(str(error))
     return faults
@@ -73,7 +73,7 @@ def obstacles(archives: Sequence[Archive], raw: Path) -> list[str]:
 def _from_network(
     name: str, todo: list[Archive], shelf: Shelf, connections: int, patience: Patience | None, keep: bool
 ) -> dict[str, Record]:
-    require_room(shelf.raw, _peak(todo, shelf.raw, keep=keep), f"download {name}")
+    require_room(shelf.raw, peak(todo, shelf.raw, keep=keep), f"download {name}")
     by_hand = _by_hand(name, todo, shelf)
     for who in sorted({archive.account or "" for archive in todo}):
         remotes = [shelf.remote(archive) for archive in todo if (archive.account or "") == who]
@@ -101,7 +101,7 @@ def _by_hand(name: str, todo: list[Archive], shelf: Shelf) -> Callable[[Sequence
     return text
 
 
-def _peak(todo: Sequence[Archive], raw: Path, *, keep: bool) -> int:
+def peak(todo: Sequence[Archive], raw: Path, *, keep: bool) -> int:
     """Most bytes that will be taken at once: all archives come, then one after the other is extracted and deleted."""
     shelf = Shelf(raw).folder
     packed = {archive.name: archive.bytes or archive.unpacked or 0 for archive in todo}
@@ -127,7 +127,8 @@ def _opened(archive: Archive, file: Path, shelf: Shelf, way: str) -> Record:
     sha256 = None if published else sha256_file(file)
     if archive.wanted:
         below = PurePosixPath(archive.into)
-        extracted = extract(file, shelf.raw / archive.into, archive.wanted)
+        copies.require_within(shelf.raw, shelf.raw / below)
+        extracted = extract(file, shelf.raw / below, archive.wanted)
         files = {str(below / member): entry for member, entry in extracted.items()}
     else:
         files = copies.take({str(PurePosixPath(archive.into) / archive.name): file}, shelf.raw, archive.name)
