@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling (DeepLabV3, section 3.3)."""
+"""Atrous spatial pyramid pooling (DeepLabV3, section 3.3), and what is left of it without atrous branches."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def rates(output_stride: int, stem: str) -> tuple[int, int, int]:
 
 
 class ASPP(nn.Module):
-    """1x1, three dilated 3x3 and image pooling side by side, projected by a 1x1 convolution; no dropout inside.
+    """1x1, dilated 3x3 (three, or none) and image pooling side by side, projected by a 1x1; no dropout inside.
 
     The image branch is one value per channel and image, spread over the map; see `BatchNorm` for a batch of 1.
     """
 
-    def __init__(self, inside: int, outside: int, dilations: tuple[int, int, int]) -> None:
+    def __init__(self, inside: int, outside: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
             [ConvNorm(inside, outside), *(ConvNorm(inside, outside, 3, rate) for rate in dilations)]
         )
         self.image = ConvNorm(inside, outside)
-        self.project = ConvNorm(5 * outside, outside)
+        self.project = ConvNorm((2 + len(dilations)) * outside, outside)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Stage:
         """(B, inside, h, w) -> (B, outside, h, w) before and after the projection's ReLU."""

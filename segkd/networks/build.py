@@ -13,22 +13,29 @@ from segkd.errors import ConfigError, listing
 from segkd.networks.aspp import rates
 from segkd.networks.cbam import CBAM
 from segkd.networks.deeplabv3 import DeepLabV3
+from segkd.networks.deeplabv3_no_aspp import DeepLabV3NoASPP
 from segkd.networks.deeplabv3plus import DeepLabV3Plus
 from segkd.networks.fcn import FCN, Auxiliary
 from segkd.networks.init import initialise
+from segkd.networks.mit import SIZES as MIT
+from segkd.networks.mit import MiT
 from segkd.networks.mobilenetv2 import MobileNetV2
 from segkd.networks.outputs import Channels, Map, Outputs, Stage
 from segkd.networks.parts import Backbone, Head, scaled
 from segkd.networks.pspnet import PSPNet
 from segkd.networks.resnet import BLOCKS, ResNet
+from segkd.networks.segformer import SegFormer
+from segkd.networks.xception import Xception
+
+XCEPTION = {"xception41": True, "xception41-released": False}  # ReLU between all depthwise and 1x1 convolutions
 
 
 class Network(nn.Module):
     """Backbone and head, with an auxiliary head and attention where the configuration asks for them.
 
-    With `attention: cbam` the network goes on with refined maps: of stage 4 (a ResNet's before its last ReLU, which
-    then acts on the refined map), of "context" and of "decoder". `Outputs.stages` and `Outputs.head` hold the maps
-    before refinement, `Outputs.attention` those after it.
+    With `attention: cbam` the network goes on with refined maps: of stage 4 (before its last ReLU, where it has one,
+    which then acts on the refined map), of "context" and of "decoder". `Outputs.stages` and `Outputs.head` hold the
+    maps before refinement, `Outputs.attention` those after it.
     """
 
     def __init__(
@@ -50,8 +57,7 @@ class Network(nn.Module):
         used = stages
         if self.attention is not None:
             refined = attention["stage4"] = self.attention(stages[3].pre)
-            linear = self.config.backbone == "mobilenetv2"  # its stages end without activation
-            used = (*stages[:3], Stage(refined, refined if linear else F.relu(refined)))
+            used = (*stages[:3], Stage(refined, refined if self.backbone.linear else F.relu(refined)))
         out = self.head(used)
         return Outputs(out.logits, out.embedding, stages, auxiliary, out.maps, attention | out.attention)
 
@@ -83,7 +89,7 @@ def build(config: NetworkConfig, classes: int) -> Network:
     """
     check(config)
     backbone = _backbone(config)
-    initialise(backbone)
+    backbone.initialise()
     head = _head(config, backbone.stages, classes)
     auxiliary = Auxiliary(backbone.stages[2], classes) if config.auxiliary else None
     attention = None
@@ -99,27 +105,39 @@ def build(config: NetworkConfig, classes: int) -> Network:
 
 def check(config: NetworkConfig) -> None:
     """ConfigError with every reason why this network cannot be built."""
-    faults = []
-    if config.backbone == "mobilenetv2":
-        if config.stem == "deep":
-            faults.append("stem: MobileNetV2 has a stem of its own; leave `stem` out")
-        if config.multi_grid is not None:
-            faults.append("multi_grid: only ResNets have it; leave it out for MobileNetV2")
-    else:
-        blocks = BLOCKS[config.backbone][3]
-        if config.multi_grid is not None and (len(config.multi_grid) != blocks or min(config.multi_grid) < 1):
-            faults.append(f"multi_grid: expected {blocks} positive factors, one per block, found {config.multi_grid}")
-        if config.stem == "conv3" and config.output_stride == 32:
-            faults.append("output_stride: 32 cannot be reached with stem conv3; take 4, 8 or 16, or another stem")
+    faults = list(_resnet_faults(config) if config.backbone in BLOCKS else _other_faults(config))
     if faults:
         raise ConfigError(f"The network {config.head} on {config.backbone} cannot be built.\n{listing(faults)}")
 
 
+def _resnet_faults(config: NetworkConfig) -> Iterator[str]:
+    blocks = BLOCKS[config.backbone][3]
+    if config.multi_grid is not None and (len(config.multi_grid) != blocks or min(config.multi_grid) < 1):
+        yield f"multi_grid: expected {blocks} positive factors, one per block, found {config.multi_grid}"
+    if config.stem == "conv3" and config.output_stride == 32:
+        yield "output_stride: 32 cannot be reached with stem conv3; take 4, 8 or 16, or another stem"
+
+
+def _other_faults(config: NetworkConfig) -> Iterator[str]:
+    """MobileNetV2 takes stem conv3 because that lets it have output stride 4; the others have no such form."""
+    if config.stem == "deep" or (config.stem == "conv3" and config.backbone != "mobilenetv2"):
+        yield f"stem: {config.backbone} has a stem of its own; leave `stem` out"
+    if config.multi_grid is not None:
+        yield f"multi_grid: only ResNets have it; leave it out for {config.backbone}"
+    if config.backbone in MIT and config.output_stride != 32:
+        yield f"output_stride: {config.backbone} has strides 4, 8, 16 and 32 and no others; set output_stride: 32"
+
+
 def _backbone(config: NetworkConfig) -> Backbone:
-    if config.backbone == "mobilenetv2":
+    name = config.backbone
+    if name == "mobilenetv2":
         return MobileNetV2(output_stride=config.output_stride, width=config.width)
+    if name in XCEPTION:
+        return Xception(between=XCEPTION[name], output_stride=config.output_stride, width=config.width)
+    if name in MIT:
+        return MiT(name, width=config.width)
     return ResNet(
-        config.backbone,
+        name,
         stem=config.stem,
         output_stride=config.output_stride,
         multi_grid=config.multi_grid,
@@ -133,6 +151,10 @@ def _head(config: NetworkConfig, stages: tuple[Map, ...], classes: int) -> Head:
         return PSPNet(stages, channels, classes)
     if config.head == "fcn":
         return FCN(stages, channels, classes)
+    if config.head == "segformer":
+        return SegFormer(stages, channels, classes)
+    if config.head == "deeplabv3-no-aspp":
+        return DeepLabV3NoASPP(stages, channels, classes)
     dilations = rates(config.output_stride, config.stem)
     if config.head == "deeplabv3":
         return DeepLabV3(stages, channels, classes, dilations)

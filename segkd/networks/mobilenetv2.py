@@ -65,6 +65,8 @@ class MobileNetV2(Backbone):
     bottleneck: no activation follows the projection, so `pre` and `post` are the same map.
     """
 
+    linear = True
+
     def __init__(self, *, output_stride: int, width: float) -> None:
         super().__init__()
         inside = divisible(32 * width)

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segkd.networks.init import initialise
 from segkd.networks.outputs import Map, Stage
 
 
 class Backbone(nn.Module):
-    """Image -> four stages. `stages` says their channels and strides; sizes are ceil(input size / stride)."""
+    """Image -> four stages. `stages` says their channels and strides; sizes are ceil(input size / stride).
+
+    linear: the stages end without activation, so that `pre` and `post` are one map.
+    """
 
     stages: tuple[Map, ...]
+    linear: ClassVar[bool] = False
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Stage, ...]:
         """The four stages' outputs before and after their last activation."""
         raise NotImplementedError
+
+    def initialise(self) -> None:
+        """Fresh weights from torch's global generator, by the rules of convolutional networks."""
+        initialise(self)
 
 
 @dataclass(frozen=True)

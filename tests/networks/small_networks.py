@@ -9,7 +9,7 @@ import torch
 from segkd.config.network import NetworkConfig
 from segkd.networks.build import Network, build
 
-HEADS = ("deeplabv3", "deeplabv3plus", "pspnet", "fcn")
+HEADS = ("deeplabv3", "deeplabv3plus", "pspnet", "fcn", "deeplabv3-no-aspp", "segformer")
 
 
 def config(**fields: Any) -> NetworkConfig:

@@ -20,6 +20,8 @@ VARIANTS = [
     {"backbone": "resnet50", "stem": "deep", "output_stride": 8, "auxiliary": True},
     {"backbone": "resnet18", "output_stride": 16, "multi_grid": (1, 2)},
     {"backbone": "mobilenetv2", "output_stride": 16, "attention": "cbam"},
+    {"backbone": "xception41", "output_stride": 16, "attention": "cbam"},
+    {"backbone": "mit-b0", "output_stride": 32, "attention": "cbam"},
 ]
 SIZES = [(48, 48), (33, 70), (129, 97)]
 
@@ -63,9 +65,10 @@ def test_the_papers_513_crop(output_stride: int, sizes: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenetv2"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenetv2", "xception41-released", "mit-b0"])
 def test_every_parameter_learns(head: str, backbone: str) -> None:
-    net = network(head=head, backbone=backbone, attention="cbam", auxiliary=backbone != "mobilenetv2", width=0.2)
+    fields = {"auxiliary": backbone.startswith("resnet"), "output_stride": 32 if backbone == "mit-b0" else 8}
+    net = network(head=head, backbone=backbone, attention="cbam", width=0.2, **fields)
     outputs = net(image(2, 3, 64, 64))
     loss = F.cross_entropy(outputs.logits, torch.zeros_like(outputs.logits[:, 0], dtype=torch.long))
     if outputs.auxiliary is not None:
@@ -107,7 +110,8 @@ def test_the_embedding_is_what_the_classifier_reads(head: str) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_named_maps_are_the_heads_own_before_dropout_and_refinement(head: str) -> None:
     outputs = network(head=head, attention="cbam")(image(2, 3, 48, 48))
-    expected = {"fcn": [], "deeplabv3plus": ["context", "decoder"]}.get(head, ["context"])
+    own = {"fcn": [], "deeplabv3plus": ["context", "decoder"], "segformer": ["decoder"]}
+    expected = own.get(head, ["context"])
     assert list(outputs.head) == expected
     assert list(outputs.attention) == ["stage4", *expected]
     for stage in outputs.head.values():
@@ -116,7 +120,7 @@ def test_named_maps_are_the_heads_own_before_dropout_and_refinement(head: str) -
 
 @torch.no_grad()
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv2"])
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv2", "xception41"])
 def test_attention_stands_in_the_forward_path(head: str, backbone: str) -> None:
     """The head reads the refined stage 4 (after ReLU for a ResNet), and what follows a map reads its refinement."""
     net = network(head=head, backbone=backbone, attention="cbam").eval()
@@ -193,13 +197,30 @@ def test_the_same_step_twice_gives_the_same_bits(head: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("head", HEADS)
-def test_channels_last_gives_the_same_and_stays(head: str) -> None:
-    net = network(head=head, attention="cbam", width=0.25).eval()
+@pytest.mark.parametrize("backbone", ["resnet18", "xception41", "mit-b0"])
+def test_channels_last_gives_the_same_and_stays(head: str, backbone: str) -> None:
+    stride = 32 if backbone == "mit-b0" else 8
+    net = network(head=head, backbone=backbone, output_stride=stride, attention="cbam", width=0.25).eval()
     x = image(2, 3, 48, 48)
     plain = net(x).logits
     last = net.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     torch.testing.assert_close(last.logits, plain, rtol=1e-3, atol=1e-5)
     assert all(stage.post.is_contiguous(memory_format=torch.channels_last) for stage in last.stages)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("head", "backbone", "stride"),
+    [("deeplabv3-no-aspp", "mobilenetv2", 16), ("deeplabv3plus", "xception41", 16), ("segformer", "mit-b0", 32)],
+)
+def test_evaluation_gives_the_same_bits_and_in_either_layout_the_same_to_1e_5(
+    head: str, backbone: str, stride: int
+) -> None:
+    net, x = network(head=head, backbone=backbone, output_stride=stride, width=0.25).eval(), image(2, 3, 65, 97)
+    plain = net(x).logits
+    assert torch.equal(net(x).logits, plain)
+    last = net.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last)).logits
+    torch.testing.assert_close(last, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -229,6 +250,10 @@ def test_inputs_are_left_alone() -> None:
     [
         ({"backbone": "mobilenetv2", "multi_grid": (1, 2, 4)}, "multi_grid"),
         ({"backbone": "mobilenetv2", "stem": "deep"}, "stem"),
+        ({"backbone": "xception41", "stem": "conv3"}, "stem"),
+        ({"backbone": "xception41", "multi_grid": (1, 2, 4)}, "multi_grid"),
+        ({"backbone": "mit-b4", "output_stride": 32, "stem": "deep"}, "stem"),
+        ({"backbone": "mit-b0"}, "set output_stride: 32"),
         ({"backbone": "resnet18", "multi_grid": (1, 2, 4)}, "expected 2"),
         ({"backbone": "resnet50", "multi_grid": (1, 0, 4)}, "positive"),
         ({"stem": "conv3", "output_stride": 32}, "cannot be reached"),

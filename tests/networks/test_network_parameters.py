@@ -68,17 +68,18 @@ def test_head_channels_and_width_scale_the_head() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "exact"),
+    ("fields", "exact", "millions"),
     [
-        ({"head": "deeplabv3", "backbone": "resnet101", "stem": "deep", "auxiliary": True}, 61_118_950),
-        ({"head": "deeplabv3", "backbone": "resnet18", "stem": "deep", "auxiliary": True, **SLIM}, 13_607_974),
-        ({"head": "deeplabv3", "backbone": "mobilenetv2", **SLIM}, 3_233_171),
-        ({"head": "pspnet", "backbone": "resnet18", "stem": "deep", "auxiliary": True, **SLIM}, 12_919_334),
+        ({"head": "deeplabv3", "backbone": "resnet101", "stem": "deep", "auxiliary": True}, 61_118_950, 61.1),
+        ({"head": "deeplabv3", "backbone": "resnet18", "stem": "deep", "auxiliary": True, **SLIM}, 13_607_974, 13.6),
+        ({"head": "deeplabv3", "backbone": "mobilenetv2", **SLIM}, 3_233_171, 3.2),
+        ({"head": "pspnet", "backbone": "resnet18", "stem": "deep", "auxiliary": True, **SLIM}, 12_919_334, 12.9),
     ],
 )
-def test_networks_of_the_cirkd_family_on_19_classes(fields: dict[str, object], exact: int) -> None:
-    """Auxiliary head included: 61.1, 13.6, 3.2 and 12.9 million."""
+def test_networks_of_the_cirkd_family_on_19_classes(fields: dict[str, object], exact: int, millions: float) -> None:
+    """CIRKD's tables, to the published digits, auxiliary head included."""
     assert count(meta(19, **fields)) == exact
+    assert round(exact / 1e6, 1) == millions
 
 
 def test_the_auxiliary_head_has_a_quarter_of_stage_threes_channels() -> None:
@@ -89,7 +90,14 @@ def test_the_auxiliary_head_has_a_quarter_of_stage_threes_channels() -> None:
 
 @pytest.mark.parametrize(
     ("head", "rates"),
-    [("deeplabv3", [0.5, 0.1]), ("deeplabv3plus", [0.5, 0.5, 0.1]), ("pspnet", [0.1]), ("fcn", [0.1])],
+    [
+        ("deeplabv3", [0.5, 0.1]),
+        ("deeplabv3plus", [0.5, 0.5, 0.1]),
+        ("pspnet", [0.1]),
+        ("fcn", [0.1]),
+        ("deeplabv3-no-aspp", [0.1]),
+        ("segformer", [0.1]),
+    ],
 )
 def test_dropout_of_the_papers(head: str, rates: list[float]) -> None:
     network = meta(head=head, backbone="resnet18")
