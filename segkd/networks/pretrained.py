@@ -1,8 +1,7 @@
-"""ImageNet weights of torchvision: where they are, fetching and checking them, laying them over a backbone."""
+"""Published ImageNet weights, laid over a backbone. What there is and where it is: `catalogue`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,36 +10,10 @@ from torch import Tensor
 from segkd.config.network import NetworkConfig
 from segkd.errors import CheckpointError, ConfigError, explain
 from segkd.networks.build import Network
-from segkd.networks.fetch import fetch
+from segkd.networks.catalogue import Entry, obtain, pick
+from segkd.networks.fetch import remember
+from segkd.networks.layouts import LAYOUTS
 from segkd.networks.weights import load_into
-
-BASE = "https://download.pytorch.org/models/"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A published file of weights. `sha256` is the start of its hash, which the publisher put into its name.
-
-    `left_out`: prefixes of keys that a dense-prediction backbone has no place for.
-    """
-
-    file: str
-    backbone: str
-    left_out: tuple[str, ...] = ("fc.",)
-
-    @property
-    def sha256(self) -> str:
-        """First 8 hex digits of the file's sha256."""
-        return self.file.removesuffix(".pth").rsplit("-", 1)[1]
-
-
-CATALOGUE = {
-    "imagenet-resnet18": Entry("resnet18-5c106cde.pth", "resnet18"),
-    "imagenet-resnet34": Entry("resnet34-b627a593.pth", "resnet34"),
-    "imagenet-resnet50": Entry("resnet50-0676ba61.pth", "resnet50"),
-    "imagenet-resnet101": Entry("resnet101-5d3b4d8f.pth", "resnet101"),
-    "imagenet-mobilenetv2": Entry("mobilenet_v2-b0353104.pth", "mobilenetv2", ("classifier.", "features.18.")),
-}
 
 
 def load_pretrained(network: Network, name: str, *, source: str | Path | None = None) -> list[str]:
@@ -48,40 +21,27 @@ def load_pretrained(network: Network, name: str, *, source: str | Path | None = 
 
     source: see `fetch`. ConfigError for an unknown name, or weights of another backbone or stem; DownloadError where
     the file cannot be had; CheckpointError where it is no dictionary of tensors, or with every other key that does not
-    fit.
+    fit. A file without published hash is remembered by its own once it has fitted, and must stay the same from then on.
     """
     entry = pick(name)
     _fits(entry, name, network.config)
-    path = fetch(entry.file, BASE, entry.sha256, source=source)
+    path = obtain(name, source=source)
     tensors, left_out = select(read(path), entry.left_out)
+    tensors = LAYOUTS[entry.keys](tensors)
     fill_counters(network.backbone.state_dict(), tensors)
     load_into(network.backbone, tensors, where=path)
+    if not entry.sha256:
+        remember(path)
     return left_out
-
-
-def pick(name: str) -> Entry:
-    """The catalogue's entry; ConfigError says which there are."""
-    if name not in CATALOGUE:
-        raise ConfigError(
-            explain(
-                f"There are no weights {name!r}.",
-                expected=f"one of {', '.join(CATALOGUE)}",
-                found=name,
-                where="params.yaml: networks: pretrained",
-                fix="correct the name, or set pretrained: null",
-            )
-        )
-    return CATALOGUE[name]
 
 
 def _fits(entry: Entry, name: str, config: NetworkConfig) -> None:
     """ConfigError before anything is fetched, where the weights belong to another backbone or stem."""
-    other_stem = config.stem != "conv7" and config.backbone != "mobilenetv2"  # which has but one
-    if entry.backbone != config.backbone or other_stem:
+    if entry.backbone != config.backbone or entry.stem not in (None, config.stem):
         raise ConfigError(
             explain(
                 f"Weights {name!r} do not fit the backbone.",
-                expected=f"backbone {entry.backbone}, stem conv7",
+                expected=f"backbone {entry.backbone}" + (f", stem {entry.stem}" if entry.stem else ""),
                 found=f"backbone {config.backbone}, stem {config.stem}",
                 where="params.yaml: networks: pretrained",
                 fix="choose the weights of this backbone, or set pretrained: null",

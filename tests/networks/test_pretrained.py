@@ -4,71 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from served_files import BODY, SHA, Server, good
 from small_networks import network
 from torch import Tensor
 
 from segkd.errors import CheckpointError, ConfigError, DownloadError
 from segkd.networks import pretrained
+from segkd.networks.catalogue import CATALOGUE
 from segkd.networks.fetch import TRIES, fetch
-from segkd.networks.pretrained import CATALOGUE, Entry, load_pretrained
+from segkd.networks.pretrained import load_pretrained
 
-
-@dataclass
-class Server:
-    """Answers every request with the next of `answers` (the last one for ever): (status, body, promised length)."""
-
-    url: str = ""
-    answers: list[tuple[int, bytes, int]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.asked.append(self.path)
-            status, body, length = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
-            self.send_response(status)
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{running.server_port}/models/"
-    yield state
-    running.shutdown()
-    running.server_close()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SEGKD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SEGKD_WEIGHTS", raising=False)
-    return tmp_path / "cache"
-
-
-BODY = b"published weights"
-SHA = hashlib.sha256(BODY).hexdigest()
-
-
-def good(body: bytes = BODY) -> tuple[int, bytes, int]:
-    return 200, body, len(body)
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_a_file_is_fetched_once_and_kept(server: Server, cache: Path) -> None:
@@ -138,9 +91,8 @@ def publish(monkeypatch: pytest.MonkeyPatch, folder: Path, content: object, name
     folder.mkdir(exist_ok=True)
     torch.save(content, folder / "draft")
     sha256 = hashlib.sha256((folder / "draft").read_bytes()).hexdigest()
-    old = CATALOGUE[name]
     (folder / "draft").replace(folder / f"weights-{sha256[:8]}.pth")
-    monkeypatch.setitem(CATALOGUE, name, Entry(f"weights-{sha256[:8]}.pth", old.backbone, old.left_out))
+    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], file=f"weights-{sha256[:8]}.pth"))
 
 
 def published(backbone: str, *, counters: bool) -> dict[str, Tensor]:
@@ -173,7 +125,8 @@ def test_weights_come_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     publish(monkeypatch, tmp_path / "weights", published("resnet18", counters=True))
     [file] = (tmp_path / "weights").iterdir()
     server.answers = [good(file.read_bytes())]
-    monkeypatch.setattr(pretrained, "BASE", server.url)
+    entry = CATALOGUE["imagenet-resnet18"]
+    monkeypatch.setitem(CATALOGUE, "imagenet-resnet18", replace(entry, base=server.url))
     net = network()
     load_pretrained(net, "imagenet-resnet18")
     assert torch.equal(net.backbone.conv1.weight, network(seed=7).backbone.conv1.weight)
@@ -238,6 +191,9 @@ def test_a_damaged_checkpoint_gives_tensors_or_our_error(
         ({"stem": "deep"}, "imagenet-resnet18"),
         ({"stem": "conv3"}, "imagenet-resnet18"),
         ({}, "imagenet-resnet"),
+        ({}, "imagenet-resnet18-deep"),
+        ({"backbone": "xception41"}, "imagenet-xception41"),
+        ({"backbone": "mit-b0", "output_stride": 32}, "imagenet-mit-b4"),
     ],
 )
 def test_weights_of_another_backbone_are_refused_before_anything_is_fetched(
@@ -246,11 +202,3 @@ def test_weights_of_another_backbone_are_refused_before_anything_is_fetched(
     with pytest.raises(ConfigError, match="pretrained"):
         load_pretrained(network(**fields), name)
     assert not cache.exists()
-
-
-def test_the_catalogue_names_every_backbone_and_its_hash() -> None:
-    assert {entry.backbone for entry in CATALOGUE.values()} == {
-        "resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2"
-    }  # fmt: skip
-    assert CATALOGUE["imagenet-resnet18"].sha256 == "5c106cde"
-    assert all(len(entry.sha256) == 8 and int(entry.sha256, 16) for entry in CATALOGUE.values())
