@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from small_networks import network
 from torch import Tensor
 
 from segkd.errors import CheckpointError
+from segkd.networks.catalogue import CATALOGUE
 from segkd.networks.layouts import deep_stem, mmseg
+from segkd.networks.pretrained import load_pretrained
 from segkd.networks.weights import load_into
 
 
@@ -70,3 +74,25 @@ def test_the_deep_stem_beside_the_layers() -> None:
         "layer4.1.bn3.bias": 7,
         "fc.weight": 8,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "left_out"),
+    [
+        ("imagenet-mit-b0", "segformer", []),
+        ("imagenet-xception41", "deeplabv3plus", ["head.fc.weight", "head.fc.bias"]),
+    ],
+)
+def test_published_files_fill_the_whole_backbone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, head: str, left_out: list[str]
+) -> None:
+    entry = replace(CATALOGUE[name], file="published.pth")
+    monkeypatch.setitem(CATALOGUE, name, entry)
+    fields = {"head": head, "backbone": entry.backbone, "output_stride": 32}
+    expected = network(seed=7, **fields).backbone.state_dict()
+    theirs = as_mmseg(expected) if entry.keys == "mmseg" else expected
+    cache.mkdir()
+    torch.save(dict(theirs) | {key: torch.zeros(1) for key in left_out}, cache / entry.file)
+    net = network(**fields)
+    assert load_pretrained(net, name) == left_out
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in net.backbone.state_dict().items())
