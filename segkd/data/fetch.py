@@ -131,7 +131,7 @@ def _one(remote: Remote, way: _Way) -> str:
         if not (fault := fault_of(remote, target)):
             way.advance(target.stat().st_size)
             return ""
-        log.warning("%s: what lies there %s; fetching it", remote.name, fault)
+        log.warning("%s: the file that is there is not it (%s); fetching it", remote.name, fault)
     target.parent.mkdir(parents=True, exist_ok=True)
     way.advance(_size(part))
     wrong, reason, patience = 0, "stopped", way.patience

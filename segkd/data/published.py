@@ -13,7 +13,7 @@ from segkd.data.archives import Archive, extract, require_room, unwritable
 from segkd.data.fetch import Patience, fetch
 from segkd.data.remote import Remote, fault_of
 from segkd.data.shelf import TRUSTED, UNCHECKED, Record, Shelf, threads
-from segkd.errors import DataError, SegkdError, explain, listing
+from segkd.errors import DataError, explain, listing
 from segkd.files import sha256_file
 
 log = logging.getLogger(__name__)
@@ -55,19 +55,6 @@ def bring(
     for archive in archives if source is None and not keep else ():
         (shelf.folder / archive.name).unlink(missing_ok=True)
     return _summed([(archive, records[archive.name]) for archive in archives])
-
-
-def obstacles(archives: Sequence[Archive], raw: Path) -> list[str]:
-    """What is known to stop `bring` before it starts: no account, a full disk. [] where nothing is; no file is read."""
-    todo = [archive for archive in archives if Shelf(raw).recorded(archive) is None]
-    faults = []
-    if any(one.account and not (raw / ".archives" / one.name).exists() for one in todo) and not account.credentials():
-        faults.append(str(account.no_account()))
-    try:
-        require_room(raw, peak(todo, raw, keep=False), "download the data set")
-    except SegkdError as error:
-        faults.append(str(error))
-    return faults
 
 
 def _from_network(

@@ -66,6 +66,8 @@ class Shelf:
         """Archive -> how many of its files are not as recorded."""
         entries = [(name, *item) for name, record in records.items() for item in record["files"].items()]
         changed: dict[str, int] = {}
+        if not entries:
+            return changed
         with progress("verify", len(entries)) as advance, ThreadPoolExecutor(threads()) as pool:
             same = pool.map(lambda entry: _same(self.raw / entry[1], entry[2]), entries)
             for (name, *_), one in zip(entries, same, strict=True):
@@ -85,8 +87,8 @@ class Shelf:
     def remote(self, archive: Archive) -> Remote:
         """What is to be fetched; where no hash is published, the one that was trusted before."""
         remote = Remote(archive.url, archive.name, archive.bytes, archive.sha256, archive.sha1, archive.md5)
-        before = self.trusted().get(archive.name)
-        if remote.check is not None or before is None:
+        before = None if remote.check else self.trusted().get(archive.name)
+        if before is None:
             return remote
         note = (
             f"another file came when it was first fetched; if its publisher has changed it and you accept the new one, "

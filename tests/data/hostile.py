@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 Contents = dict[str, bytes]
+GOOD = {"top/train/a.png": b"one" * 50, "top/train/sub/b.png": b"two", "top/val/c.png": b"", "top/README": b"read"}
 
 
 def zipped(path: Path, contents: Contents, method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -46,6 +47,11 @@ def tarred(path: Path, contents: Contents | Iterable[tuple[tarfile.TarInfo, byte
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
     return path
+
+
+def made(path: Path, contents: Contents) -> Path:
+    """A zip or tar, as the name ends."""
+    return zipped(path, contents) if path.suffix == ".zip" else tarred(path, contents)
 
 
 def entry(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
