@@ -238,7 +238,8 @@ def datasets(record: Record) -> list[Dataset]:
     data = record.done.get("data")
     if not data:
         return []
-    scored = record.scores.get("split")
+    scored, trained = record.scores.get("split"), data["sha256"]
     source = f"data/prepared/{data['name']}"
-    contexts = ["train", *([scored] if scored else [])]
-    return [Dataset(f"{data['name']}-{context}", data["sha256"][:36], source, context) for context in contexts]
+    contexts = [*(["train"] if trained else []), *([scored] if scored else [])]  # imported weights: trained elsewhere
+    digest_ = (trained or record.scores.get("data_sha256") or "")[:36]
+    return [Dataset(f"{data['name']}-{context}", digest_, source, context) for context in contexts]
