@@ -25,6 +25,7 @@ def test_the_projects_own_params_and_studies_are_valid() -> None:
     assert {"none", "kd"} <= set(params.methods)
 
 
+@pytest.mark.fault("P3", "params.yaml with a misspelt key")
 def test_unknown_key_names_the_closest_known_one(tmp_path: Path) -> None:
     recipe = TINY["recipes"]["tiny"]
     path = write(tmp_path / "p.yaml", recipes={"tiny": recipe | {"iteratons": 5}})
@@ -32,6 +33,7 @@ def test_unknown_key_names_the_closest_known_one(tmp_path: Path) -> None:
         load_params(path)
 
 
+@pytest.mark.fault("P3", "params.yaml with several faults")
 def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
     recipe = TINY["recipes"]["tiny"] | {"batch": 0, "input_scale": 2}
     with pytest.raises(ConfigError) as caught:
@@ -41,6 +43,7 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
     assert "input_scale" in str(caught.value)
 
 
+@pytest.mark.fault("P4", "YAML with tags, anchors, duplicate keys or broken syntax")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -57,6 +60,7 @@ def test_unsafe_or_ambiguous_yaml_is_refused(tmp_path: Path, text: str, message:
         read_yaml(path)
 
 
+@pytest.mark.fault("P3", "params.yaml with a value that is not a number")
 def test_not_a_number_is_refused(tmp_path: Path) -> None:
     recipe = TINY["recipes"]["tiny"] | {"optimiser": {"name": "sgd", "lr": float("nan")}}
     with pytest.raises(ConfigError, match=r"optimiser\.lr"):
@@ -69,11 +73,13 @@ def test_exactly_one_of_iterations_and_epochs(tmp_path: Path) -> None:
         load_params(write(tmp_path / "p.yaml", recipes={"tiny": recipe}))
 
 
+@pytest.mark.fault("P3", "a recipe of a data set that is not there")
 def test_recipe_of_a_missing_data_set(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no data set 'digits'"):
         load_params(write(tmp_path / "p.yaml", datasets={"other": {"kind": "camvid"}}))
 
 
+@pytest.mark.fault("P3", "a misspelt study")
 def test_missing_study_names_the_closest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
         load_study("quickstrat")
@@ -84,6 +90,7 @@ def test_method_options_are_free_at_this_level_and_kept() -> None:
     assert params.methods["x"].options == {"temperature": 2}
 
 
+@pytest.mark.fault("P3", "a misspelt hyper-parameter of a method")
 def test_method_options_are_checked_by_the_method() -> None:
     from segkd.methods.registry import method_config
 
@@ -91,6 +98,7 @@ def test_method_options_are_checked_by_the_method() -> None:
         method_config("kd", {"temprature": 2})
 
 
+@pytest.mark.fault("P3", "a misspelt method")
 def test_unknown_method_names_the_closest() -> None:
     from segkd.methods.registry import method_class
 

@@ -18,6 +18,7 @@ from segkd.errors import ConfigError
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9.+-]{0,8}", fullmatch=True)
 
 
+@pytest.mark.fault("P1", "any run's name (hypothesis)")
 @given(NAMES, NAMES, NAMES, st.none() | NAMES, st.none() | st.integers(0, 99))
 def test_name_and_parse_are_inverse(
     recipe: str, network: str, method: str, teacher: str | None, seed: int | None
@@ -27,6 +28,7 @@ def test_name_and_parse_are_inverse(
     assert Run.parse(run.folder) == run
 
 
+@pytest.mark.fault("P3", "names that name no run")
 @pytest.mark.parametrize("text", ["", "a/b", "a/b/c/seed", "a/b/c/seedx", "a/b@c/d/seed1"])
 def test_nonsense_is_no_run(text: str) -> None:
     with pytest.raises(ConfigError, match="does not name a run"):
@@ -65,6 +67,7 @@ def test_teachers_may_have_a_recipe_of_their_own() -> None:
     assert teacher_of(params(recipes=recipes), Run("tiny", "small", "kd", "large", 0)) == Run("long", "large")
 
 
+@pytest.mark.fault("P1", "a change that decides no result, or one that does")
 def test_hash_follows_what_decides_the_result_and_nothing_else() -> None:
     run = Run("tiny", "small", "kd", "large", 0)
     before = resolve(params(), run).sha256()

@@ -123,6 +123,7 @@ def test_no_login_where_nothing_must_be_fetched(tmp_path, site, member):
     assert len(site.posts) == 1 and len(site.cookies) == 1
 
 
+@pytest.mark.fault("P3", "no account for a data set that needs one")
 @pytest.mark.parametrize("given", [account.USER, account.PASSWORD, None])
 def test_without_an_account_one_error_says_all(tmp_path, site, monkeypatch, given):
     if given:
@@ -146,6 +147,7 @@ def test_the_keyring_is_asked_where_the_environment_is_silent(monkeypatch):
     assert credentials() == Credentials(USER, "from the environment") and len(asked) == 2
 
 
+@pytest.mark.fault("P3", "an empty or locked keyring")
 @pytest.mark.parametrize(("found", "locked"), [(None, False), (None, True), (Credentials(USER, ""), False)])
 def test_an_empty_or_locked_keyring_is_no_account(monkeypatch, found, locked):
     install_keyring(monkeypatch, found, locked=locked)
@@ -161,6 +163,7 @@ def leaks(tmp_path: Path, caplog, error: BaseException | None = None) -> list[st
     return [place for place, text in texts.items() if any(secret in text for secret in secrets)]
 
 
+@pytest.mark.fault("P4", "user name and password in files, logs or errors of a download")
 def test_secrets_are_left_nowhere(tmp_path, site, member, caplog):
     caplog.set_level(logging.DEBUG)
     _, files, more = bring("cityscapes", [site.archive(1)], tmp_path / "raw", patience=QUICK, keep=True)
@@ -208,6 +211,7 @@ def echoing(site: Site) -> None:
     site.server.scripts["/login/"] = script
 
 
+@pytest.mark.fault("P4", "a login that fails")
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
@@ -229,6 +233,7 @@ def test_a_failed_login_says_why_and_not_with_what(tmp_path, site, member, caplo
     assert site.cookies == []
 
 
+@pytest.mark.fault("P5", "a site with login that is down")
 def test_a_site_that_is_down(tmp_path, site, member, monkeypatch, caplog):
     monkeypatch.setattr(account, "LOGIN", "http://127.0.0.1:9/login/")
     with pytest.raises(DownloadError, match="cannot be used") as caught:
@@ -236,6 +241,7 @@ def test_a_site_that_is_down(tmp_path, site, member, monkeypatch, caplog):
     assert leaks(tmp_path, caplog, caught.value) == []
 
 
+@pytest.mark.fault("P4", "a login page that redirects elsewhere")
 def test_the_password_follows_no_redirect(site, member):
     """307 asks to send the form again, elsewhere."""
     elsewhere = []
@@ -252,6 +258,7 @@ def test_the_password_follows_no_redirect(site, member):
     assert elsewhere == []
 
 
+@pytest.mark.fault("P4", "a file that is redirected to another host")
 def test_cookies_stay_with_their_host(tmp_path, site, member):
     """A file that is served elsewhere is fetched there, without the member's cookie."""
     seen = []

@@ -64,6 +64,7 @@ def test_files_join_what_another_archive_gave(place):
     assert files == {"top/train/a": b"new", "top/train/b": b"b", "top/val/c": b"c"}
 
 
+@pytest.mark.fault("P4", "an archive that sets setuid bits and modes")
 def test_modes_of_an_archive_are_not_taken_over(place):
     info = entry("top/a", b"x")
     info.mode = 0o6777
@@ -71,6 +72,7 @@ def test_modes_of_an_archive_are_not_taken_over(place):
     assert stat.S_IMODE((place / "raw/top/a").stat().st_mode) & 0o7111 == 0
 
 
+@pytest.mark.fault("P3", "too little room to extract an archive")
 def test_a_full_disk_is_found_before(place, monkeypatch):
     usage = shutil.disk_usage(place)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
@@ -81,6 +83,7 @@ def test_a_full_disk_is_found_before(place, monkeypatch):
     assert tree(place) == before
 
 
+@pytest.mark.fault("P3", "the disk fills up while an archive is extracted")
 def test_a_disk_that_fills_up_leaves_nothing(place, monkeypatch):
     path = zipped(place / "x.zip", GOOD)
     before, real = tree(place), Path.open
@@ -96,6 +99,7 @@ def test_a_disk_that_fills_up_leaves_nothing(place, monkeypatch):
     assert tree(place) == before
 
 
+@pytest.mark.fault("P4", "a link, file or folder where an archive is extracted to")
 @pytest.mark.parametrize("there", ["file", "link", "folder"])
 def test_a_link_in_the_way_is_not_followed(place, tmp_path, there):
     outside = tmp_path / "outside"
@@ -111,6 +115,7 @@ def test_a_link_in_the_way_is_not_followed(place, tmp_path, there):
     assert not list(outside.iterdir())
 
 
+@pytest.mark.fault("P2", "what a killed extraction left, or a link in its place")
 @pytest.mark.parametrize("how", ["link", "folder", "file"])
 def test_what_a_killed_extraction_left_is_cleared(place, tmp_path, how):
     """Whatever stands where the hidden folder goes: a half-filled one, or a link that leads out."""
@@ -141,6 +146,7 @@ archives.extract(Path(sys.argv[1]), Path(sys.argv[2]), ("top", "more"))
 """
 
 
+@pytest.mark.fault("P2", "kill -9 between extraction and rename")
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_kill_between_extraction_and_renaming_is_made_good_by_running_again(place, after):
     path = zipped(place / "x.zip", {**GOOD, "more/d": b"d"})
@@ -190,6 +196,7 @@ PARTS = st.sampled_from(["a", "A", "b", "..", ".", "", "C:", "~", "a\\b", "\x00"
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
 
 
+@pytest.mark.fault("P4", "any names in an archive (hypothesis)")
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.one_of(NAMES, st.text(max_size=12)), st.booleans()), max_size=8))
 def test_names_that_are_taken_are_distinct_and_stay_within(members):
@@ -209,6 +216,7 @@ def test_names_that_are_taken_are_distinct_and_stay_within(members):
     assert not any(other.casefold().startswith(f"{file}/") for file in files for other, _ in taken)
 
 
+@pytest.mark.fault("P4", "archives of any names and contents (hypothesis)")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=st.dictionaries(st.one_of(NAMES, st.text(min_size=1, max_size=12)), st.binary(max_size=20), max_size=4))
 @pytest.mark.parametrize("ending", [".zip", ".tar"])

@@ -31,6 +31,9 @@ def refuses(place: Path, path: Path, message: str, *, limits: Limits | None = No
     return str(caught.value)
 
 
+@pytest.mark.fault(
+    "P4", "archive members that are absolute, lead out, hold backslashes or control characters, or are too long"
+)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -56,16 +59,19 @@ def test_names_that_lead_elsewhere_are_refused(place, ending, name, message):
     refuses(place, made(place / f"x{ending}", {**GOOD, name: b"evil"}), message)
 
 
+@pytest.mark.fault("P4", "an archive member with a zero byte in its name")
 def test_a_name_with_a_zero_byte_is_refused(place):
     path = zipped(place / "x.zip", {"top/good": b"", "top/aXb": b""})
     path.write_bytes(path.read_bytes().replace(b"aXb", b"a\0b"))
     refuses(place, path, "unprintable")
 
 
+@pytest.mark.fault("P4", "an archive member whose name is no text")
 def test_a_name_that_is_no_text_is_refused(place):
     refuses(place, written(place / "x.tar", raw_header(b"top/\xff", 0) + bytes(1024)), "unprintable")
 
 
+@pytest.mark.fault("P4", "archive members that are one file on some systems")
 @pytest.mark.parametrize(
     "names",
     [
@@ -85,6 +91,7 @@ def test_names_that_clash_are_refused(place, names):
     refuses(place, tarred(place / "x.tar", members), "clashes with")
 
 
+@pytest.mark.fault("P4", "links, devices, pipes and sparse files in a tar")
 @pytest.mark.parametrize(
     ("kind", "target", "message"),
     [
@@ -111,6 +118,7 @@ def mode(value: int):
     return change
 
 
+@pytest.mark.fault("P4", "links, devices, pipes and odd compression in a zip")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -125,6 +133,7 @@ def test_links_devices_and_the_like_are_refused_in_zips(place, change, message):
     refuses(place, zipped_as(place / "x.zip", change), message)
 
 
+@pytest.mark.fault("P4", "encrypted members of a zip")
 def test_encrypted_members_are_refused(place):
     path = zipped(place / "x.zip", {"top/a": b"secret"})
     content = bytearray(path.read_bytes())
@@ -134,6 +143,7 @@ def test_encrypted_members_are_refused(place):
     refuses(place, path, "encrypted")
 
 
+@pytest.mark.fault("P4", "more members or bytes than a data set has")
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
@@ -147,37 +157,44 @@ def test_too_much_is_refused(place, ending, limits, message):
     refuses(place, made(place / f"x{ending}", GOOD), message, limits=limits)
 
 
+@pytest.mark.fault("P4", "an archive bomb")
 @pytest.mark.parametrize("ending", [".zip", ".tgz"])
 def test_a_bomb_is_refused(place, ending):
     refuses(place, made(place / f"x{ending}", {"top/a": bytes(4_000_000)}), "allowed is a ratio of 100")
 
 
+@pytest.mark.fault("P4", "an archive bomb in many small members")
 def test_many_small_bombs_are_refused_together(place):
     contents = {f"top/{k}": bytes(900_000) for k in range(5)}
     refuses(place, zipped(place / "x.zip", contents), "or more, allowed is a ratio of 100")
 
 
+@pytest.mark.fault("P4", "an archive whose header promises 2 TiB")
 def test_a_bombs_header_is_enough(place):
     """A member of 2 TiB is refused by what its header says: nothing of it is read."""
     refuses(place, written(place / "x.tgz", raw_header(b"top/a", 2 << 40), gz=True), "more than .* bytes in total")
 
 
+@pytest.mark.fault("P4", "a tar with an extended header of a TiB")
 @pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g"])
 def test_an_extended_header_is_not_read_into_memory(place, kind):
     refuses(place, written(place / "x.tgz", raw_header(b"top/a", 1 << 40, kind), gz=True), "states a length of")
 
 
+@pytest.mark.fault("P4", "a tar with a negative length")
 @pytest.mark.parametrize("kind", [b"0", b"L", b"x"])
 def test_a_negative_length_ends_the_look(place, kind):
     content = raw_header(b"top/good", 0) + raw_header(b"top/a", -512, kind) + bytes(1024)
     refuses(place, written(place / "x.tar", content), "-512 bytes|damaged|broken|length of")
 
 
+@pytest.mark.fault("P4", "a tar with headers of headers without end")
 def test_headers_of_headers_without_end_are_refused(place):
     header = raw_header(b"././@LongLink", 1, b"L") + b"n".ljust(512, b"\0")
     refuses(place, written(place / "x.tar", header * 5000), "read to its end")
 
 
+@pytest.mark.fault("P4", "a zip whose header states less than there is")
 def test_a_zip_whose_header_states_less_than_there_is(place):
     path = zipped(place / "x.zip", {"top/a": b"y" * 5000}, zipfile.ZIP_STORED)
     content = bytearray(path.read_bytes())
@@ -187,6 +204,7 @@ def test_a_zip_whose_header_states_less_than_there_is(place):
     refuses(place, path, "CRC|bytes, there are")
 
 
+@pytest.mark.fault("P4", "a zip whose header states more than there is")
 def test_a_zip_whose_header_states_more_than_there_is(place):
     path = zipped(place / "x.zip", {"top/a": b"y" * 50})
     content = bytearray(path.read_bytes())
@@ -196,6 +214,7 @@ def test_a_zip_whose_header_states_more_than_there_is(place):
     refuses(place, path, "states 500000 bytes, there are 50")
 
 
+@pytest.mark.fault("P3", "an archive that is cut off")
 @pytest.mark.parametrize("ending", [".zip", ".tar", ".tgz"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.95])
 def test_a_cut_archive_is_refused(place, ending, share):
@@ -205,12 +224,14 @@ def test_a_cut_archive_is_refused(place, ending, share):
     refuses(place, path, "read to its end")
 
 
+@pytest.mark.fault("P3", "a tar that is cut off between two members")
 def test_a_tar_cut_between_two_members_is_refused(place):
     path = tarred(place / "x.tar", {"top/a": b"x" * 512, "top/b": b"x" * 512})
     path.write_bytes(path.read_bytes()[:1024])
     refuses(place, path, "ends too early")
 
 
+@pytest.mark.fault("P3", "a flipped bit in an archive")
 @pytest.mark.parametrize("ending", [".zip", ".tgz"])
 @pytest.mark.parametrize("part", [0.25, 0.5])
 def test_a_flipped_byte_is_found(place, ending, part):
@@ -222,6 +243,7 @@ def test_a_flipped_byte_is_found(place, ending, part):
     refuses(place, path, "read to its end")
 
 
+@pytest.mark.fault("P4", "a tar that goes on after its end")
 @pytest.mark.parametrize(("more", "message"), [(1 << 20, ""), (65 << 20, "goes on after its end")])
 def test_a_tar_may_be_padded_but_not_without_end(place, more, message):
     content = raw_header(b"top/a", 0) + bytes(1024 + more)
@@ -232,6 +254,7 @@ def test_a_tar_may_be_padded_but_not_without_end(place, more, message):
         assert list(extract(path, place / "raw", ("top",))) == ["top/a"]
 
 
+@pytest.mark.fault("P3", "a login page instead of an archive")
 def test_a_web_page_is_no_archive(place):
     refuses(place, written(place / "x.zip", b"<!DOCTYPE html><title>Login</title>" * 100), "read to its end")
     refuses(place, written(place / "x.tgz", b"<!DOCTYPE html><title>Login</title>" * 100), "read to its end")
@@ -244,5 +267,6 @@ def test_all_faults_come_at_once_and_say_what_to_do(place):
         assert words in text
 
 
+@pytest.mark.fault("P3", "an archive without what is wanted from it")
 def test_what_is_wanted_and_not_there_is_said(place):
     refuses(place, zipped(place / "x.zip", GOOD), r"top/test: is not in it", wanted=("top/train", "top/test"))

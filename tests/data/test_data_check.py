@@ -80,6 +80,7 @@ LABELS = {
 }
 
 
+@pytest.mark.fault("P3", "images: empty, truncated, 16-bit, alpha, CMYK, EXIF rotation, animation, vector, other size")
 @pytest.mark.parametrize("case", IMAGES)
 def test_an_unusable_image_is_named(tmp_path, case):
     content, message = IMAGES[case]
@@ -89,6 +90,7 @@ def test_an_unusable_image_is_named(tmp_path, case):
         prepared(config, tmp_path)
 
 
+@pytest.mark.fault("P3", "labels: JPEG, truncated, colours, grey as RGB, 16-bit (-1 as 65535), alpha, other size")
 @pytest.mark.parametrize("case", LABELS)
 def test_an_unusable_label_is_named(tmp_path, case):
     content, message = LABELS[case]
@@ -98,6 +100,7 @@ def test_an_unusable_label_is_named(tmp_path, case):
         prepared(config, tmp_path)
 
 
+@pytest.mark.fault("P3", "images and labels with any bytes changed (hypothesis)")
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(max_examples=80)
 @given(st.sampled_from(["PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM"]), st.randoms(use_true_random=False))
@@ -115,6 +118,7 @@ def test_damage_anywhere_is_a_fault_or_pixels_never_a_crash(form, random):
             assert pixels.dtype == np.uint8 and pixels.ndim == axes
 
 
+@pytest.mark.fault("P4", "a picture of too many pixels")
 def test_a_decompression_bomb_is_not_decoded(tmp_path, monkeypatch):
     config = folder(tmp_path / "files")
     monkeypatch.setattr(decode, "MOST_PIXELS", 13 * 16)  # train2 and train3 are larger
@@ -122,6 +126,7 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path, monkeypatch):
         prepared(config, tmp_path)
 
 
+@pytest.mark.fault("P4", "a picture whose header promises gigabytes")
 def test_a_header_that_promises_gigabytes_is_refused():
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
@@ -129,12 +134,14 @@ def test_a_header_that_promises_gigabytes_is_refused():
         decode.decode_image(b"\x89PNG\r\n\x1a\n" + chunk + png(picture(0))[33:])
 
 
+@pytest.mark.fault("P3", "grey, palette and black-and-white images")
 @pytest.mark.parametrize("mode", ["L", "P", "1"])
 def test_grey_palette_and_black_and_white_images_become_rgb(mode):
     pixels = decode.decode_image(coded(PIXELS.convert(mode), "PNG"))
     assert np.array_equal(pixels, np.asarray(PIXELS.convert(mode).convert("RGB")))
 
 
+@pytest.mark.fault("P3", "palette labels of 1, 2 and 4 bits whose colours mean nothing")
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_small_palette_labels_keep_their_indices(bits):
     label = np.random.default_rng(0).integers(0, 2**bits, (13, 16), dtype=np.uint8)
@@ -143,6 +150,7 @@ def test_small_palette_labels_keep_their_indices(bits):
     assert np.array_equal(decode.decode_label(coded(image, "PNG", bits=bits)), label)
 
 
+@pytest.mark.fault("P3", "grey labels of 1, 2 and 4 bits")
 @pytest.mark.parametrize(("bits", "kind"), [(2, 0), (4, 0), (1, 0)])
 def test_small_grey_labels_keep_their_ids(bits, kind):
     label = np.random.default_rng(0).integers(0, 2**bits, (13, 16), dtype=np.uint8)
@@ -158,6 +166,7 @@ def test_small_grey_labels_keep_their_ids(bits, kind):
     assert np.array_equal(decode.decode_label(content), label)
 
 
+@pytest.mark.fault("P3", "raw ids instead of classes")
 def test_raw_cityscapes_ids_are_listed_with_the_map_that_fits(tmp_path):
     names = ", ".join(f"c{k}" for k in range(19))
     config = folder(tmp_path / "files", description=f"classes: [{names}]\nignore: 0\nfirst_id: 1\n")
@@ -168,6 +177,7 @@ def test_raw_cityscapes_ids_are_listed_with_the_map_that_fits(tmp_path):
     assert "label ids seen in the whole data set: 0, 1, 2, 7, 8, 24, 26, 33, 255" in str(caught.value)
 
 
+@pytest.mark.fault("P3", "a label id equal to the number of classes")
 def test_void_as_the_last_id_is_explained(tmp_path):
     config = folder(tmp_path / "files")
     put(tmp_path / "files" / LABEL, png(np.full((13, 16), 3, np.uint8)))
@@ -175,6 +185,7 @@ def test_void_as_the_last_id_is_explained(tmp_path):
         prepared(config, tmp_path)
 
 
+@pytest.mark.fault("P3", "the same picture in two splits")
 def test_a_picture_in_two_splits_is_found_even_in_another_format(tmp_path):
     config = folder(tmp_path / "files")
     (tmp_path / "files/images/test/test0.png").unlink()
@@ -184,6 +195,7 @@ def test_a_picture_in_two_splits_is_found_even_in_another_format(tmp_path):
         prepared(config, tmp_path)
 
 
+@pytest.mark.fault("P3", "other numbers of images than stated")
 def test_wrong_counts_are_reported(tmp_path):
     config = folder(tmp_path / "files", description=DESCRIPTION + "counts: {train: 10, val: 2, test: 3}\n")
     with pytest.raises(DataError, match=r"split train: 10 images expected, 4 found") as caught:
@@ -191,6 +203,7 @@ def test_wrong_counts_are_reported(tmp_path):
     assert "split test: 3 images expected, 2 found" in str(caught.value) and "split val" not in str(caught.value)
 
 
+@pytest.mark.fault("P3", "many faults in one data set")
 def test_all_faults_come_at_once_and_nothing_is_written(tmp_path):
     config = folder(tmp_path / "files")
     files = tmp_path / "files"
@@ -216,6 +229,7 @@ def test_all_faults_come_at_once_and_nothing_is_written(tmp_path):
     assert list((tmp_path / "prepared").iterdir()) == []
 
 
+@pytest.mark.fault("P3", "a file that changed after the download")
 def test_a_file_changed_after_download_is_found(tmp_path):
     from segkd.data.download import download
     from segkd.data.prepare import prepare
@@ -227,6 +241,7 @@ def test_a_file_changed_after_download_is_found(tmp_path):
         prepare("mine", config, tmp_path / "raw", tmp_path / "prepared")
 
 
+@pytest.mark.fault("P3", "a preparation that fails after one that did not")
 def test_an_earlier_result_survives_a_failing_preparation(tmp_path):
     config = folder(tmp_path / "files")
     out = prepared(config, tmp_path)

@@ -104,6 +104,7 @@ def test_the_repositorys_folder_around_the_copy_is_found(tmp_path, small):
     assert manifest(download("camvid", CONFIG, tmp_path / "raw", source=tmp_path / "clone").parent)["how"] == "copy"
 
 
+@pytest.mark.fault("P3", "a copy of a data set with missing and wrong files")
 def test_all_faults_of_a_copy_come_at_once(tmp_path, small):
     source = copy(tmp_path / "copy", small)
     (source / "train/seq_00.png").unlink()
@@ -139,6 +140,7 @@ def test_better_files_replace_a_copy(tmp_path, small):
     assert (raw / "notes.txt").exists()
 
 
+@pytest.mark.fault("P5", "no network after the data were brought")
 def test_a_copy_taken_over_earlier_is_kept_without_network(tmp_path, small, monkeypatch):
     monkeypatch.setattr(camvid, "BASE", "http://127.0.0.1:9/")
     raw = tmp_path / "raw"
@@ -180,6 +182,7 @@ def test_a_download_fetches_the_rest_and_names_the_way_by_hand(tmp_path, small, 
     assert prepare("camvid", CONFIG, raw, tmp_path / "prepared").exists()
 
 
+@pytest.mark.fault("P3", "a raw file lost or damaged after the download")
 def test_a_raw_file_lost_or_damaged_after_download_is_found(tmp_path, small):
     raw = tmp_path / "raw"
     download("camvid", CONFIG, raw, source=copy(tmp_path / "copy", small))

@@ -81,6 +81,7 @@ def test_what_is_there_is_not_fetched_again(tmp_path, server):
     assert len(server.asked) == 1
 
 
+@pytest.mark.fault("P3", "a damaged file from an earlier download")
 def test_a_damaged_file_is_fetched_again(tmp_path, server):
     remote = server.remote("a.png", sound)
     (tmp_path / "a.png").write_bytes(BODY[:-1] + b"x")
@@ -88,6 +89,7 @@ def test_a_damaged_file_is_fetched_again(tmp_path, server):
     assert (tmp_path / "a.png").read_bytes() == BODY
 
 
+@pytest.mark.fault("P2", "a connection that is cut twice")
 def test_a_cut_connection_is_resumed_where_it_ended(tmp_path, server):
     get(tmp_path, server.remote("a.png", cut))
     assert (tmp_path / "a.png").read_bytes() == BODY
@@ -106,6 +108,7 @@ def test_a_complete_part_needs_no_request(tmp_path, server):
     assert server.asked == [] and (tmp_path / "a.png").read_bytes() == BODY
 
 
+@pytest.mark.fault("P3", "a partial download of other bytes, or too long")
 @pytest.mark.parametrize("part", [b"y" * 1000, b"y" * len(BODY), b"y" * (len(BODY) + 5)])
 def test_a_wrong_part_is_thrown_away(tmp_path, server, part):
     (tmp_path / "a.png.part").write_bytes(part)
@@ -113,11 +116,13 @@ def test_a_wrong_part_is_thrown_away(tmp_path, server, part):
     assert (tmp_path / "a.png").read_bytes() == BODY and not (tmp_path / "a.png.part").exists()
 
 
+@pytest.mark.fault("P3", "a server that ignores Range")
 def test_a_server_that_ignores_range_starts_over(tmp_path, server):
     get(tmp_path, server.remote("a.png", cut_and_ignores_range))
     assert asked(server) == [None, "bytes=40000-"] and (tmp_path / "a.png").read_bytes() == BODY
 
 
+@pytest.mark.fault("P3", "a server that cannot continue")
 def test_a_server_that_cannot_continue_starts_over(tmp_path, server):
     def script(handler, earlier: int) -> None:
         status(416)(handler, earlier) if handler.headers.get("Range") else sound(handler, earlier)
@@ -127,6 +132,7 @@ def test_a_server_that_cannot_continue_starts_over(tmp_path, server):
     assert asked(server) == ["bytes=1000-", None] and (tmp_path / "a.png").read_bytes() == BODY
 
 
+@pytest.mark.fault("P5", "a server that is busy or silent for a while")
 @pytest.mark.parametrize("script", [busy_then_sound, silent_then_sound])
 def test_a_passing_trouble_is_waited_out(tmp_path, server, script):
     get(tmp_path, server.remote("a.png", script))
@@ -137,6 +143,7 @@ def disguised_page(handler, earlier: int) -> None:
     answer(handler, (b"\n<html>please log in" + b" " * len(BODY))[: len(BODY)], Content_Type="application/octet-stream")
 
 
+@pytest.mark.fault("P3", "404, 403, 500, a login page, wrong length, wrong hash, cuts, silence")
 @pytest.mark.parametrize(
     ("script", "requests", "message"),
     [
@@ -160,12 +167,14 @@ def test_what_is_wrong_is_said_and_only_what_may_pass_is_tried_again(tmp_path, s
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.mark.fault("P5", "a server that drips")
 def test_a_drip_is_not_waited_for(tmp_path, server, monkeypatch):
     monkeypatch.setattr("segkd.data.fetch.SLOWEST", 10**9)
     with pytest.raises(DownloadError, match="stalled at"):
         get(tmp_path, server.remote("a.png", drips), patience=Patience(attempts=1, timeout=0.2))
 
 
+@pytest.mark.fault("P3", "some of many files cannot be fetched")
 def test_every_failed_file_is_listed_and_the_others_are_kept(tmp_path, server):
     remotes = [server.remote("good.png", sound), server.remote("a.png", status(404)), server.remote("b.png", page)]
     with pytest.raises(DownloadError, match=r"2 of 3 files[\s\S]*a.png: HTTP 404[\s\S]*b.png: a web page"):
@@ -173,12 +182,14 @@ def test_every_failed_file_is_listed_and_the_others_are_kept(tmp_path, server):
     assert (tmp_path / "good.png").read_bytes() == BODY
 
 
+@pytest.mark.fault("P5", "a server without any of the files")
 def test_a_server_without_any_of_the_files_is_left_soon(tmp_path, server):
     with pytest.raises(DownloadError, match="the rest was not tried"):
         get(tmp_path, *[server.remote(f"{k}.png", status(404)) for k in range(100)], connections=2)
     assert len(server.asked) < 20
 
 
+@pytest.mark.fault("P5", "no server at all")
 def test_no_server_at_all(tmp_path, server):
     remote = server.remote("a.png", sound)
     gone = Remote("http://127.0.0.1:9/a.png", "a.png", remote.bytes, remote.sha256)
@@ -186,6 +197,7 @@ def test_no_server_at_all(tmp_path, server):
         get(tmp_path, gone)
 
 
+@pytest.mark.fault("P4", "a download address that names a local file")
 def test_only_web_addresses_are_opened(tmp_path):
     (tmp_path / "secret").write_bytes(BODY)
     local = Remote((tmp_path / "secret").as_uri(), "a.png", len(BODY), hashlib.sha256(BODY).hexdigest())
@@ -193,6 +205,7 @@ def test_only_web_addresses_are_opened(tmp_path):
         get(tmp_path, local)
 
 
+@pytest.mark.fault("P3", "the disk fills up during a download")
 def test_a_full_disk_ends_at_once(tmp_path, server, monkeypatch):
     real = Path.open
 

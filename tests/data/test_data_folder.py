@@ -17,6 +17,7 @@ def described(tmp_path, text: str):
     return describe(FolderData(kind="folder", root=str(tmp_path)))
 
 
+@pytest.mark.fault("P3", "a wrong description of a data set")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -97,6 +98,7 @@ def test_lists_are_read_with_blank_lines_crlf_and_a_mark(tmp_path, end):
     assert faults == [] and files(config)[:3] == ["dataset.yaml", "train.txt", "val.txt"]
 
 
+@pytest.mark.fault("P4", "lists with missing files, absolute paths and paths that lead out")
 def test_faults_of_lists_are_named_by_line(tmp_path):
     config = folder(tmp_path, description=DESCRIPTION + "lists: {train: train.txt, val: none.txt}\n")
     good = "images/train/train0.png labels/train/train0.png"
@@ -116,6 +118,7 @@ def test_faults_of_lists_are_named_by_line(tmp_path):
         assert fault in str(caught.value)
 
 
+@pytest.mark.fault("P3", "names that are one on some systems")
 def test_clashing_names_are_reported(tmp_path):
     config = folder(tmp_path)
     put(tmp_path / "images/train/TRAIN0.png", png(picture(50)))
@@ -126,6 +129,7 @@ def test_clashing_names_are_reported(tmp_path):
     assert any("another image has the same name and another extension" in one for one in faults)
 
 
+@pytest.mark.fault("P3", "names with spaces, quotes and umlauts")
 def test_names_with_spaces_quotes_and_umlauts_work(tmp_path):
     root = tmp_path / "my 'data' ünicode"
     config = folder(root)
@@ -134,11 +138,13 @@ def test_names_with_spaces_quotes_and_umlauts_work(tmp_path):
     assert "grüße 'x'" in Prepared(prepared(config, tmp_path / "out dir")).split("train").ids
 
 
+@pytest.mark.fault("P3", "a data set's folder that is missing")
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"dataset.yaml"):
         info_of(FolderData(kind="folder", root=str(tmp_path / "none")))
 
 
+@pytest.mark.fault("P4", "a user's own folder of images")
 def test_the_folder_is_never_changed(tmp_path):
     config = folder(tmp_path / "files")
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in (tmp_path / "files").rglob("*.*")}

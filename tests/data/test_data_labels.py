@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from segkd.data.labels import CITYSCAPES, LabelMap, advice
 
 
+@pytest.mark.fault("P3", "any map of label ids (hypothesis)")
 @given(st.dictionaries(st.integers(0, 255), st.integers(0, 255)), st.sampled_from([None, 0, 255]))
 def test_a_map_does_what_it_says(ids, others):
     labels = LabelMap.of(ids, others=others)
@@ -25,6 +26,7 @@ def test_ids_may_be_larger_than_a_byte():
     assert labels.ids() == list(range(460))
 
 
+@pytest.mark.fault("P3", "label ids that do not fit: raw ids, 255, void, black and white")
 @pytest.mark.parametrize(
     ("seen", "classes", "helps"),
     [

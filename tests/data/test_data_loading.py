@@ -37,6 +37,7 @@ def same(one, other) -> bool:
     )
 
 
+@pytest.mark.fault("P6", "another number of loader workers")
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_never_change_a_batch(split, workers):
     alone, helped = made(split), made(split, workers=workers)
@@ -44,6 +45,7 @@ def test_workers_never_change_a_batch(split, workers):
     assert all(map(same, alone, helped))
 
 
+@pytest.mark.fault("P2", "a start in mid-epoch")
 @pytest.mark.parametrize("start", [1, 2, 5])
 def test_starting_later_gives_the_same_batches(split, start):
     assert all(map(same, made(split)[start:], made(split, start=start)))
@@ -99,12 +101,14 @@ class Faulty:
         return ids(i)
 
 
+@pytest.mark.fault("P3", "a sample that cannot be loaded")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_failing_sample_is_named(workers):
     with pytest.raises(DataError, match=r"Sample 'c'[\s\S]*input/output error"):
         made(Faulty(), workers=workers)
 
 
+@pytest.mark.fault("P3", "a sample that does not come")
 def test_a_hanging_sample_is_named():
     gate = threading.Event()
     try:
@@ -124,6 +128,7 @@ def test_leaving_early_stops_the_workers(split):
     assert not any(thread.name.startswith("segkd-data") for thread in threading.enumerate())
 
 
+@pytest.mark.fault("P3", "an empty split")
 def test_an_empty_split_is_refused(split):
     empty = Split("train", split.folder, [], np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
     with pytest.raises(DataError, match="nothing to train on"):

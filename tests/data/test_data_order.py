@@ -12,11 +12,13 @@ seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 60)
 
 
+@pytest.mark.fault("P6", "any seed, epoch and size of a split (hypothesis)")
 @given(seeds, st.integers(0, 1000), sizes)
 def test_an_epoch_shows_every_image_once(seed, epoch, n):
     assert sorted(order(seed, epoch, n)) == list(range(n))
 
 
+@pytest.mark.fault("P6", "any batch size (hypothesis)")
 @given(seeds, st.integers(1, 20), sizes)
 def test_batches_of_an_epoch_are_disjoint_and_follow_its_order(seed, batch, n):
     steps = batches_per_epoch(batch, n)
@@ -25,6 +27,7 @@ def test_batches_of_an_epoch_are_disjoint_and_follow_its_order(seed, batch, n):
     assert len(chosen) == steps * batch
 
 
+@pytest.mark.fault("P2", "a start at any iteration (hypothesis)")
 @given(st.integers(0, 10_000), st.integers(1, 20), sizes)
 def test_position_counts_full_batches_only(iteration, batch, n):
     epoch, cursor = position(iteration, batch, n)
@@ -32,6 +35,7 @@ def test_position_counts_full_batches_only(iteration, batch, n):
     assert cursor + batch <= max(n, batch)
 
 
+@pytest.mark.fault("P3", "a split smaller than a batch")
 def test_a_split_smaller_than_a_batch_is_repeated_with_new_draws():
     chosen = places(0, 0, 5, 2)
     first, second = order(0, 0, 2).tolist()

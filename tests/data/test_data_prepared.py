@@ -58,6 +58,7 @@ def test_channel_statistics_are_those_of_train(mine):
     np.testing.assert_allclose(mine.std, pixels.std(0), rtol=1e-12)
 
 
+@pytest.mark.fault("P1", "the same files in another place")
 def test_the_same_files_give_the_same_bytes_elsewhere(tmp_path):
     outs = []
     for place in ("one", "two"):
@@ -93,6 +94,7 @@ def test_manifest_says_whether_it_may_be_passed_on(tmp_path, mine):
     assert (free.manifest["redistributable"], free.manifest["licence"]) == (True, "CC0")
 
 
+@pytest.mark.fault("P3", "prepared data that are cut off")
 @pytest.mark.parametrize("name", ["images.bin", "labels.bin", "index.npz"])
 def test_a_shortened_file_is_refused(mine, name):
     file = mine.path / name
@@ -101,6 +103,7 @@ def test_a_shortened_file_is_refused(mine, name):
         Prepared(mine.path)
 
 
+@pytest.mark.fault("P3", "a flipped bit in prepared data")
 def test_a_flipped_bit_is_found_by_verify_and_in_the_index_at_once(mine):
     mine.verify()
     for name, look in [("images.bin", mine.verify), ("index.npz", lambda: Prepared(mine.path))]:
@@ -111,6 +114,7 @@ def test_a_flipped_bit_is_found_by_verify_and_in_the_index_at_once(mine):
             look()
 
 
+@pytest.mark.fault("P3", "prepared data without manifest, or with another's")
 def test_a_missing_or_foreign_manifest_is_refused(mine):
     manifest = json.loads((mine.path / "manifest.json").read_text())
     (mine.path / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
@@ -132,6 +136,7 @@ def test_digits_are_prepared_as_they_are_drawn(tmp_path):
         assert all(np.array_equal(split.label(k), labels[k]) for k in range(len(labels)))
 
 
+@pytest.mark.fault("P3", "data downloaded for another configuration")
 def test_data_downloaded_for_another_configuration_are_refused(tmp_path):
     prepared(DIGITS, tmp_path)
     other = DIGITS.model_copy(update={"seed": 1})
@@ -139,6 +144,7 @@ def test_data_downloaded_for_another_configuration_are_refused(tmp_path):
         prepare("digits", other, tmp_path / "raw", tmp_path / "prepared")
 
 
+@pytest.mark.fault("P3", "two preparations of one data set at once")
 def test_two_writers_are_one_too_many(tmp_path):
     with exclusive(tmp_path / "prepared"), pytest.raises(LockedError, match="Another process"):
         prepared(DIGITS, tmp_path)

@@ -35,6 +35,7 @@ def test_prepare_leaves_a_receipt(project: Path) -> None:
     assert receipt == json.loads((project / PREPARED / "manifest.json").read_text())
 
 
+@pytest.mark.fault("P1", "prepared data that were lost")
 def test_lost_data_come_back_the_same(project: Path) -> None:
     before = content(project)
     for folder in ("data/raw", "data/prepared"):
@@ -65,6 +66,7 @@ def test_without_a_receipt_nothing_is_made(project: Path) -> None:
     assert not again(project).exists()
 
 
+@pytest.mark.fault("P3", "restored data that differ from the receipt")
 def test_other_data_than_the_receipt_names_are_refused(project: Path) -> None:
     receipt = project / RECEIPTS / "digits.json"
     named = json.loads(receipt.read_text())

@@ -34,6 +34,7 @@ def record(**fields: object) -> np.ndarray:
     return array
 
 
+@pytest.mark.fault("P3", "MATLAB files that hold no label")
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
@@ -58,6 +59,7 @@ def test_anything_else_is_a_fault(content, fault):
         decode_mat(mat(content), SBD)
 
 
+@pytest.mark.fault("P3", "other files named like MATLAB's")
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
@@ -73,6 +75,7 @@ def test_other_files_are_told_apart(content, fault):
         decode_mat(content, SBD)
 
 
+@pytest.mark.fault("P4", "a MATLAB file that unpacks to gigabytes")
 def test_what_unpacks_to_more_than_a_label_is_refused(monkeypatch):
     content = mat({"GTcls": {"Segmentation": IDS}, "more": np.zeros((400, 500), np.uint8)})
     assert len(content) < 2000

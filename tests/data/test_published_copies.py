@@ -125,6 +125,7 @@ def test_a_relative_folder_will_do(archives, raw, unpacked, monkeypatch):
     assert contents(raw) == IMAGES
 
 
+@pytest.mark.fault("P4", "links and loops in a user's own folder")
 def test_links_within_the_users_own_folder_are_followed(archives, raw, unpacked, tmp_path):
     """Data sets are often put together from links; a link that leads back ends the walk."""
     (unpacked / "kit/VOC/JPEG").rename(tmp_path / "elsewhere")
@@ -137,6 +138,7 @@ def test_links_within_the_users_own_folder_are_followed(archives, raw, unpacked,
     assert not any(path.is_symlink() for path in raw.rglob("*"))
 
 
+@pytest.mark.fault("P3", "a user's copy that is incomplete")
 def test_all_that_is_missing_is_listed_and_nothing_taken(archives, raw, unpacked, tmp_path):
     shutil.rmtree(unpacked / "kit/VOC/Lists")
     (unpacked / "labels/masks/1.png").unlink()
@@ -154,6 +156,7 @@ def test_all_that_is_missing_is_listed_and_nothing_taken(archives, raw, unpacked
     assert not raw.exists()
 
 
+@pytest.mark.fault("P3", "a wrong archive in a user's copy")
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -174,6 +177,7 @@ def test_what_is_no_folder_holds_nothing(tmp_path, archives, raw, source):
         go(archives, raw, tmp_path / source)
 
 
+@pytest.mark.fault("P5", "no network where a copy is there")
 def test_a_copy_is_kept_without_network(archives, raw, unpacked):
     first = go(archives, raw, unpacked)
     assert go(archives, raw, None) == first
@@ -192,6 +196,7 @@ def test_files_taken_from_where_they_are_stay(archives, raw, unpacked):
     assert contents(raw) == EXPECTED
 
 
+@pytest.mark.fault("P4", "a link in the target folder of a copy")
 @pytest.mark.parametrize("source", ["unpacked", "published"])
 def test_a_link_in_the_target_is_not_written_through(archives, raw, unpacked, tmp_path, source):
     (tmp_path / "outside").mkdir()
@@ -235,6 +240,7 @@ def test_only_files_on_another_disk_must_be_copied(archives, unpacked, raw):
     assert copies.bytes_to_copy(away, raw) == 7
 
 
+@pytest.mark.fault("P4", "unprintable names in a user's copy")
 def test_unprintable_names_are_not_taken(archives, raw, unpacked):
     (unpacked / "labels/masks/a\nb.png").write_bytes(b"")
     go(archives, raw, unpacked)

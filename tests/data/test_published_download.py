@@ -132,6 +132,7 @@ def lose_the_record(raw: Path) -> None:
     (raw / ".archives/masks.zip.json").unlink()
 
 
+@pytest.mark.fault("P3", "files or records lost or damaged after the download")
 @pytest.mark.parametrize("trouble", [lose, change, damage_the_record, lose_the_record])
 def test_only_what_is_not_as_it_was_is_brought_again(publisher, raw, trouble):
     first = go(publisher, raw)
@@ -150,6 +151,7 @@ def test_another_description_is_another_archive(publisher, raw):
     assert publisher.asked() == ["images.tar"] and "VOC/Extra/3.jpg" in files
 
 
+@pytest.mark.fault("P2", "a kill between extraction and record")
 def test_a_kill_before_the_record_is_made_good_without_fetching(publisher, raw, monkeypatch):
     def killed(*args, **more):
         raise KeyboardInterrupt
@@ -163,6 +165,7 @@ def test_a_kill_before_the_record_is_made_good_without_fetching(publisher, raw, 
     assert publisher.asked() == [] and contents(raw) == EXPECTED
 
 
+@pytest.mark.fault("P2", "a transfer of an archive that is cut")
 def test_a_cut_transfer_goes_on_where_it_ended(publisher, raw):
     content = (publisher.folder / "images.tar").read_bytes()
 
@@ -178,6 +181,7 @@ def test_a_cut_transfer_goes_on_where_it_ended(publisher, raw):
     assert ("/images.tar", "bytes=4000-") in publisher.server.asked and contents(raw) == EXPECTED
 
 
+@pytest.mark.fault("P3", "each trouble of a publisher's server")
 @pytest.mark.parametrize(
     ("name", "script", "message"),
     [
@@ -206,6 +210,7 @@ def test_what_was_put_there_by_hand_is_taken(publisher, raw):
     assert "masks.zip" not in publisher.asked()
 
 
+@pytest.mark.fault("P4", "a hostile archive with the right hash")
 def test_a_hostile_archive_with_the_right_hash_is_refused_all_the_same(publisher, raw):
     zipped(publisher.folder / "masks.zip", {**MASKS, "../../../evil": b"evil"})
     publisher.archives = (*publisher.archives[:1], publisher.entry("masks.zip", ("masks",), "sha1", into="labels"))
@@ -228,6 +233,7 @@ def test_the_first_file_without_a_hash_is_trusted_and_recorded(publisher, raw):
     assert go(publisher, raw)[2] == more
 
 
+@pytest.mark.fault("P3", "a published file that changes later")
 @pytest.mark.parametrize("left", ["record", "manifest"])
 def test_a_later_one_is_compared_with_it(publisher, raw, left):
     unchecked(publisher)
@@ -244,6 +250,7 @@ def test_a_later_one_is_compared_with_it(publisher, raw, left):
     assert go(publisher, raw)[2] == more
 
 
+@pytest.mark.fault("P3", "too little room for a download")
 def test_a_full_disk_is_said_before_anything_is_fetched(publisher, raw, monkeypatch):
     usage = shutil.disk_usage(raw.parent.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3_000_000_000))
@@ -253,6 +260,7 @@ def test_a_full_disk_is_said_before_anything_is_fetched(publisher, raw, monkeypa
     assert publisher.asked() == [] and tree(raw.parent) == {}
 
 
+@pytest.mark.fault("P3", "the disk fills up during download or extraction")
 def test_a_disk_that_fills_up_on_the_way_is_said(publisher, raw, monkeypatch):
     real = Path.open
 

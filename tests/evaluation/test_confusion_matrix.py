@@ -26,6 +26,7 @@ def maps(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(draw(ids), dtype=torch.uint8), torch.tensor(draw(truth), dtype=torch.uint8)
 
 
+@pytest.mark.fault("P3", "any prediction and label, absent classes, all ignored (hypothesis)")
 @given(maps(), st.sampled_from(DTYPES), st.sampled_from(DTYPES))
 def test_counts_as_a_loop_over_pixels_does(pair, prediction_dtype, label_dtype):
     prediction, label = pair
@@ -54,6 +55,7 @@ def test_agrees_with_sklearn(pair):
     assert found.absent_classes == CLASSES - len(present)
 
 
+@pytest.mark.fault("P6", "a split scored in any parts (hypothesis)")
 @given(maps(), st.integers(0, 200))
 def test_parts_add_up_to_the_whole(pair, cut):
     prediction, label = pair
@@ -73,6 +75,7 @@ def test_renaming_the_classes_renames_the_scores(pair, order):
     assert after.absent_classes == before.absent_classes
 
 
+@pytest.mark.fault("P3", "anything predicted on ignored pixels (hypothesis)")
 @given(maps(), st.integers(0, 255))
 def test_what_is_predicted_on_ignored_pixels_does_not_matter(pair, anything):
     prediction, label = pair
@@ -117,6 +120,7 @@ def test_score_of_a_set_is_not_the_mean_over_images():
     assert scores(total).miou == pytest.approx((5 / 6 + 0) / 2)  # mean over images: (1 + 1/4) / 2
 
 
+@pytest.mark.fault("P3", "a split without a labelled pixel")
 @pytest.mark.parametrize("absent", ["nan", "zero", 182])
 def test_nothing_labelled_has_no_score(absent):
     label = torch.full((3, 4), IGNORE)
@@ -143,6 +147,7 @@ def test_counts_beyond_32_bits_stay_exact():
     assert scores(matrix).pixel_accuracy == (2**41 + 1) / (2**41 + 2**33 + 1)
 
 
+@pytest.mark.fault("P3", "predictions and labels out of range, also -1")
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int64])
 @pytest.mark.parametrize(
     ("prediction", "label", "named"),
@@ -154,11 +159,13 @@ def test_ids_out_of_range_are_named(dtype, prediction, label, named):
         confusion(guess, truth, 3)
 
 
+@pytest.mark.fault("P3", "byte predictions and labels out of range")
 def test_bytes_out_of_range_are_named():
     with pytest.raises(DataError, match=r"predictions \[3, 200\], labels \[7\]"):
         confusion(torch.tensor([3, 200, 0], dtype=torch.uint8), torch.tensor([0, 1, 7], dtype=torch.uint8), 3)
 
 
+@pytest.mark.fault("P3", "logits instead of classes, other sizes, too many classes")
 @pytest.mark.parametrize(
     ("prediction", "label", "classes", "words"),
     [

@@ -111,6 +111,7 @@ def test_sizes_follow_the_recipe():
     assert input_size((1, 1), recipe(input_scale=0.1)) == (1, 1)
 
 
+@pytest.mark.fault("P1", "a look at the validation split during training")
 def test_network_keeps_modes_gradients_statistics_and_generator(tmp_path, truth):
     split, _ = noisy_split(tmp_path, truth)
     network = Strided(CLASSES).train()
@@ -127,6 +128,7 @@ def test_network_keeps_modes_gradients_statistics_and_generator(tmp_path, truth)
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.fault("P2", "a look at the validation split that fails")
 def test_network_keeps_its_modes_when_scoring_fails():
     network = Strided(CLASSES).train()
     with pytest.raises(RuntimeError, match="stop"), evaluating(network):
@@ -187,6 +189,7 @@ def test_confidence_is_the_greatest_softmax_probability(seed, scale):
     torch.testing.assert_close(confidence_of(logits, logits.amax(1)), logits.softmax(1).amax(1))
 
 
+@pytest.mark.fault("P3", "logits that are not a number")
 def test_a_logit_that_is_nan_is_no_prediction():
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 1, 0, 1] = torch.nan
@@ -195,6 +198,7 @@ def test_a_logit_that_is_nan_is_no_prediction():
         confusion(prediction, torch.zeros(1, 2, 2, dtype=torch.uint8), 3)
 
 
+@pytest.mark.fault("P3", "a split with nothing to score")
 @pytest.mark.parametrize("score", [miou, evaluate_network])
 def test_nothing_to_score_is_an_error(tmp_path, score):
     split = painted_split(tmp_path, [np.full((8, 8), IGNORE, np.uint8)])

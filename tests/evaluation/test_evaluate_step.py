@@ -160,6 +160,7 @@ def test_where_background_is_a_class_the_mean_without_it_stands_too(root):
     assert over["foreground_miou"] == pytest.approx(np.nansum(evaluation.scores().iou[1:]) / 59)
 
 
+@pytest.mark.fault("P3", "an evaluation on other data")
 def test_other_data_are_refused(root):
     truth = labels(8, SIZES, CLASSES, seed=5)
     write_prepared(root / "data/prepared/tiny", [paint(label) for label in truth], truth, CLASSES)
@@ -168,6 +169,7 @@ def test_other_data_are_refused(root):
     assert not (root / RUN.folder / "evaluation.json").exists()
 
 
+@pytest.mark.fault("P3", "an evaluation under another configuration")
 def test_other_configuration_is_refused_key_by_key(root):
     changed = resolved(input_scale=0.5, threads=2)
     with pytest.raises(DriftError) as caught:
@@ -189,6 +191,7 @@ def test_settings_newer_than_the_run_take_their_defaults(root):
         evaluate(RUN, resolved(), root)
 
 
+@pytest.mark.fault("P3", "the record of another run")
 def test_another_runs_record_is_refused(root):
     path = root / RUN.folder / "run.json"
     write_json(path, read_json(path) | {"run": "quick/small/none/seed7"})
@@ -196,6 +199,7 @@ def test_another_runs_record_is_refused(root):
         evaluate(RUN, resolved(), root)
 
 
+@pytest.mark.fault("P3", "weights that changed after the training")
 @pytest.mark.parametrize("file", ["weights.safetensors", "best.safetensors"])
 def test_changed_weights_are_refused(tmp_path, file):
     finished_run(tmp_path, resolved(), best=True)
@@ -208,6 +212,7 @@ def test_changed_weights_are_refused(tmp_path, file):
     assert not list((tmp_path / RUN.folder).glob("*.npz"))
 
 
+@pytest.mark.fault("P3", "an evaluation of an unfinished run")
 def test_unfinished_run_is_refused(root):
     (root / RUN.folder / "run.json").unlink()
     with pytest.raises(DataError, match=r"run\.json"):

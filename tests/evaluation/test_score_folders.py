@@ -89,6 +89,7 @@ def test_digits_hold_class_ids():
     assert label_map_of(DigitsData(kind="digits")).ids() == list(range(11))
 
 
+@pytest.mark.fault("P3", "a class that never occurs")
 def test_absent_class_is_counted_and_left_out_or_zero(folders):
     truth_folder, guess_folder, *_ = folders
     four = (*CLASSES, "moon")
@@ -106,6 +107,7 @@ def test_absent_class_is_counted_and_left_out_or_zero(folders):
     }
 
 
+@pytest.mark.fault("P3", "predictions that lack, do not fit or cannot be read")
 def test_every_fault_is_listed_at_once(folders):
     truth_folder, guess_folder, *_ = folders
     write(truth_folder / "missing.png", np.zeros((4, 4)))
@@ -128,6 +130,7 @@ def test_every_fault_is_listed_at_once(folders):
         assert words in message
 
 
+@pytest.mark.fault("P3", "predictions in colours or 16 bits")
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "1"])
 def test_colours_and_other_depths_are_refused(folders, mode):
     truth_folder, guess_folder, *_ = folders
@@ -143,11 +146,13 @@ def test_anything_may_be_predicted_on_ignored_pixels(folders):
     assert score_folders(truth_folder, guess_folder, CLASSES).as_json() == before
 
 
+@pytest.mark.fault("P3", "a folder without labels")
 def test_no_labels_at_all_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no PNG"):
         score_folders(tmp_path / "nothing", tmp_path, CLASSES)
 
 
+@pytest.mark.fault("P3", "labels that ignore everything")
 def test_labels_that_ignore_everything_are_an_error(tmp_path):
     for kind in ("labels", "predictions"):
         (tmp_path / kind).mkdir()

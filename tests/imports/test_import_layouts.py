@@ -180,6 +180,7 @@ def test_half_precision_is_widened_and_double_refused() -> None:
     assert "classifier.4.bias (5,) float64 -> head.classifier.bias (5,)" in text
 
 
+@pytest.mark.fault("P3", "a released checkpoint with many faults")
 def test_every_fault_stands_in_one_error() -> None:
     ours = names.network("deeplabv3", "resnet18")
     state = names.renamed(ours, names.CIRKD_DEEPLABV3)
@@ -234,6 +235,7 @@ def test_rules_of_the_user_come_first() -> None:
     assert used[r"top\.last"] == 2
 
 
+@pytest.mark.fault("P3", "a network that is not the released one")
 @pytest.mark.parametrize(
     ("layout", "head", "backbone", "said"),
     [
@@ -251,6 +253,7 @@ def test_networks_that_cannot_stand_for_the_released_one(layout: str, head: str,
         convert(foreign(ours.state_dict()), layout, ours.config, names.CLASSES, NO_RULES)
 
 
+@pytest.mark.fault("P3", "released weights that are not finite")
 def test_weights_that_are_not_finite_are_not_taken() -> None:
     ours = names.network("fcn", "resnet18")
     state = names.renamed(ours, names.TORCHVISION_FCN)

@@ -114,6 +114,7 @@ def test_numbers_of_numpy_are_read(tmp_path: Path, module: str) -> None:
     assert told["beside"]["'optimizer'"] == "dict"
 
 
+@pytest.mark.fault("P4", "released checkpoints with code in them")
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("name", ["system", "write", "connect", "eval", "array"])
 def test_code_is_named_and_never_run(tmp_path: Path, name: str, zipped: bool) -> None:
@@ -131,6 +132,7 @@ def test_code_is_named_and_never_run(tmp_path: Path, name: str, zipped: bool) ->
     assert not canary.exists()
 
 
+@pytest.mark.fault("P3", "released checkpoints cut off anywhere")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_files_cut_off_anywhere_are_refused(tmp_path: Path, zipped: bool) -> None:
     path = saved(tmp_path, {"state_dict": WEIGHTS}, _use_new_zipfile_serialization=zipped)
@@ -140,6 +142,7 @@ def test_files_cut_off_anywhere_are_refused(tmp_path: Path, zipped: bool) -> Non
         refusal(path)
 
 
+@pytest.mark.fault("P4", "released checkpoints with any byte changed (hypothesis)")
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
 def test_a_changed_byte_is_refused_or_harmless(tmp_path: Path, place: float, value: int) -> None:
@@ -155,6 +158,7 @@ def test_a_changed_byte_is_refused_or_harmless(tmp_path: Path, place: float, val
         assert sorted(told["names"]) == sorted(found)
 
 
+@pytest.mark.fault("P3", "a web page, a pointer or an archive instead of a checkpoint")
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "theirs.pth"
     for content, said in (
@@ -172,6 +176,7 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     assert "without data.pkl" in refusal(path)
 
 
+@pytest.mark.fault("P4", "a checkpoint that is a bomb, TorchScript, or claims more bytes than it has")
 def test_archives_that_torch_save_does_not_write(tmp_path: Path) -> None:
     path = saved(tmp_path, {"state_dict": WEIGHTS})
     repacked(path, {"data/9": lambda _: bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
@@ -187,6 +192,7 @@ def test_archives_that_torch_save_does_not_write(tmp_path: Path) -> None:
     assert "claim more bytes" in refusal(path) or "damaged" in refusal(path)
 
 
+@pytest.mark.fault("P4", "checkpoints that hold no state dict, expanded or sparse tensors")
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -207,6 +213,7 @@ def test_what_is_no_state_dict(tmp_path: Path, content: object, said: str) -> No
     assert said in refusal(saved(tmp_path, content))
 
 
+@pytest.mark.fault("P4", "a checkpoint of many names for one tensor")
 def test_second_names_of_a_tensor_are_taken_but_not_any_number_of_them(tmp_path: Path) -> None:
     tensor = torch.randn(5000)
     path = saved(tmp_path, {"a": tensor, "b": tensor})
@@ -248,6 +255,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.fault("P4", "code in the process that reads checkpoints")
 def test_the_reading_process_is_confined(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("as it was")
     words = [sys.executable, "-I", "-c", CONFINED, str(READER), str(tmp_path)]
@@ -272,6 +280,7 @@ def test_a_checkpoint_is_read_by_that_process(tmp_path: Path) -> None:
     assert (found.holder, found.beside, found.size) == ("state_dict", {"'best_pred'": "float64"}, path.stat().st_size)
 
 
+@pytest.mark.fault("P4", "a checkpoint that takes 32 GiB of memory")
 def test_what_that_process_refuses_is_one_error(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     path = saved(tmp_path, {"state_dict": Call(os.system, f"touch {canary}")})
@@ -284,6 +293,7 @@ def test_what_that_process_refuses_is_one_error(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+@pytest.mark.fault("P3", "a checkpoint whose reader dies")
 def test_files_that_are_none_and_readers_that_die(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "absent.pth")

@@ -119,6 +119,7 @@ def test_another_file_needs_fresh(new_project: Callable[..., Path], read_here: N
     assert read_json(record)["import"]["file"] == "second.pth"
 
 
+@pytest.mark.fault("P3", "an import that does not fit")
 def test_nothing_is_written_for_a_file_that_does_not_fit(new_project: Callable[..., Path], read_here: None) -> None:
     root = new_project()
     file = root / "theirs.pth"

@@ -33,6 +33,7 @@ def test_a_file_is_fetched_once_and_kept(server: Server, cache: Path) -> None:
     assert server.asked == ["/models/w.pth"]
 
 
+@pytest.mark.fault("P3", "damaged ImageNet weights in the cache")
 def test_a_damaged_copy_in_the_cache_is_fetched_again(server: Server, cache: Path) -> None:
     cache.mkdir()
     (cache / "w.pth").write_bytes(b"damaged")
@@ -40,12 +41,14 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(server: Server, cache: Pat
     assert fetch("w.pth", server.url, SHA[:8]).read_bytes() == BODY
 
 
+@pytest.mark.fault("P5", "a server of weights that fails once")
 @pytest.mark.parametrize("failure", [(500, b"", 0), (200, BODY[:5], len(BODY)), good(b"<html>log in</html>")])
 def test_a_failure_is_tried_again(server: Server, failure: tuple[int, bytes, int]) -> None:
     server.answers = [failure, good()]
     assert fetch("w.pth", server.url, SHA[:8], pause=0).read_bytes() == BODY
 
 
+@pytest.mark.fault("P3", "a server of weights that keeps failing")
 @pytest.mark.parametrize(
     ("failure", "tries"), [((503, b"", 0), TRIES), (good(b"other"), TRIES), ((404, b"", 0), 1), ((403, b"", 0), 1)]
 )
@@ -59,6 +62,7 @@ def test_lasting_failures_end_and_leave_nothing(
     assert [file.name for file in cache.iterdir() if "lock" not in file.name] == []
 
 
+@pytest.mark.fault("P5", "no network where the weights are there")
 def test_without_network_a_file_put_into_the_cache_is_enough(cache: Path) -> None:
     cache.mkdir()
     (cache / "w.pth").write_bytes(BODY)
@@ -76,6 +80,7 @@ def test_a_local_folder_serves_as_source(tmp_path: Path, monkeypatch: pytest.Mon
     assert fetch("w.pth", "http://127.0.0.1:9/", SHA[:8], **source).read_bytes() == BODY
 
 
+@pytest.mark.fault("P3", "a cache of weights that cannot be written")
 def test_a_cache_that_cannot_be_written_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
 ) -> None:
@@ -133,6 +138,7 @@ def test_weights_come_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert server.asked == [f"/models/{file.name}"]
 
 
+@pytest.mark.fault("P3", "ImageNet weights that do not fit")
 def test_every_other_mismatch_is_listed_and_nothing_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = published("resnet18", counters=False)
     del tensors["layer1.0.conv1.weight"]
@@ -151,6 +157,7 @@ class Evil:
         return os.system, ("touch touched",)
 
 
+@pytest.mark.fault("P4", "a downloaded checkpoint with code in it, or of other things")
 @pytest.mark.parametrize(
     "content", [{"conv1.weight": Evil()}, Evil(), torch.zeros(3), {"state": {"a": torch.zeros(1)}}]
 )
@@ -164,6 +171,7 @@ def test_checkpoints_of_other_things_are_refused_and_never_run(
     assert not (tmp_path / "touched").exists()
 
 
+@pytest.mark.fault("P4", "a downloaded checkpoint with any byte changed (hypothesis)")
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @settings(max_examples=100, deadline=None, derandomize=True)  # stumbling over the same stones each time
 @given(st.data())

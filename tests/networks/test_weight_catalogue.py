@@ -88,6 +88,7 @@ def test_an_address_on_the_network_is_taken_at_its_word(entry: Entry, monkeypatc
     assert available(NAME) == ""
 
 
+@pytest.mark.fault("P3", "damaged weights that a plan counts on")
 def test_damaged_files_are_not_available(
     entry: Entry, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_weights_put_there_by_hand_are_used(
     assert obtain("imagenet-resnet101-deep").read_bytes() == BODY
 
 
+@pytest.mark.fault("P3", "weights without a published hash that change later")
 def test_a_remembered_file_must_stay_the_same(server: Server, cache: Path) -> None:
     server.answers = [good()]
     path = fetch("plain.pth", server.url)
@@ -149,6 +151,7 @@ def test_a_remembered_file_must_stay_the_same(server: Server, cache: Path) -> No
     assert not path.exists()
 
 
+@pytest.mark.fault("P3", "weights had by hand that change later")
 def test_a_remembered_file_had_by_hand_and_changed_is_told(cache: Path) -> None:
     put(cache, "hand.pth")
     remember(fetch("hand.pth", "", page="https://page"))

@@ -50,6 +50,7 @@ def test_bytes_depend_on_names_and_values_alone(tmp_path: Path) -> None:
     assert len({write(tmp_path / "w.safetensors", form) for form in forms}) == 1
 
 
+@pytest.mark.fault("P3", "weights cut off at every length")
 def test_every_truncated_file_is_refused(tmp_path: Path) -> None:
     path, content = tmp_path / "w.safetensors", save(TENSORS)
     for length in range(len(content)):
@@ -58,6 +59,7 @@ def test_every_truncated_file_is_refused(tmp_path: Path) -> None:
             read(path)
 
 
+@pytest.mark.fault("P3", "a flipped bit in weights")
 def test_every_flipped_bit_is_found_by_the_hash(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     sha256 = write(path, TENSORS)
@@ -68,6 +70,7 @@ def test_every_flipped_bit_is_found_by_the_hash(tmp_path: Path) -> None:
             read(path, sha256)
 
 
+@pytest.mark.fault("P3", "weights with any byte changed and no hash (hypothesis)")
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damage_without_a_hash_gives_tensors_or_our_error(
@@ -91,6 +94,7 @@ class Evil:
         return Path.touch, (Path("touched"),)  # type: ignore[return-value]
 
 
+@pytest.mark.fault("P4", "weights that are empty, a web page, or a pickle with code in it")
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"<html>log in</html>", b"{}", pickle.dumps(Evil())])
 def test_foreign_files_are_refused_and_never_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
@@ -102,12 +106,14 @@ def test_foreign_files_are_refused_and_never_run(
     assert not (tmp_path / "touched").exists()
 
 
+@pytest.mark.fault("P3", "weights that are missing")
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(CheckpointError, match="to do"):
             read(path)
 
 
+@pytest.mark.fault("P3", "weights with missing, extra and wrongly shaped keys")
 def test_every_key_that_does_not_fit_is_listed_and_nothing_is_loaded() -> None:
     net = network(classes=3)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}

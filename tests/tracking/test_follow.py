@@ -171,6 +171,7 @@ def test_a_rewound_journal_gets_a_run_of_its_own(live, follower):
     assert live.run_id != gone and live.held() == live.told(45)
 
 
+@pytest.mark.fault("P5", "MLflow refuses while a run is followed")
 def test_keeps_what_mlflow_would_not_take(live, follower, monkeypatch, caplog):
     def refuse(*_: Any) -> None:
         raise TrackingError("no answer from http://me:hush@host")
@@ -187,6 +188,7 @@ def test_keeps_what_mlflow_would_not_take(live, follower, monkeypatch, caplog):
     assert live.held() == live.told(35)
 
 
+@pytest.mark.fault("P5", "MLflow keeps failing while a run is followed")
 def test_leaves_a_failing_mlflow_alone_for_a_while(live, follower, monkeypatch):
     asked = []
 
@@ -204,6 +206,7 @@ def test_leaves_a_failing_mlflow_alone_for_a_while(live, follower, monkeypatch):
     assert asked == [1, 1]
 
 
+@pytest.mark.fault("P5", "an MLflow run that is deleted while it is followed")
 def test_finds_its_place_after_its_run_was_deleted(live, follower):
     live.write(20)
     follower.look()
@@ -233,6 +236,7 @@ def test_a_replay_that_read_the_journal_earlier_finds_the_same_run(live, followe
     replayed(live)
 
 
+@pytest.mark.fault("P5", "a follower that looks at a run")
 def test_looking_changes_nothing_in_the_runs_folder(live, follower):
     live.write(20)
     follower.look()
@@ -304,6 +308,7 @@ def test_a_real_follower_beside_a_real_process(live, training):
     replayed(live)
 
 
+@pytest.mark.fault("P5", "a follower that cannot be started")
 @pytest.mark.parametrize("trouble", ["no interpreter", "no room for the log", "no process"])
 def test_starting_never_raises(live, monkeypatch, caplog, trouble):
     if trouble == "no interpreter":
@@ -320,6 +325,7 @@ def test_starting_never_raises(live, monkeypatch, caplog, trouble):
     assert "MLflow is not fed while this run trains" in caplog.text
 
 
+@pytest.mark.fault("P4", "a follower whose MLflow address holds a password")
 def test_the_process_ends_quietly_without_mlflow_and_tells_no_secret(live, training, monkeypatch, caplog):
     """What it logs when a server with credentials in its address is gone."""
     with socket.create_server(("127.0.0.1", 0)) as server:

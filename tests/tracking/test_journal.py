@@ -38,6 +38,7 @@ def test_lines_have_the_agreed_shape(path: Path) -> None:
     assert start["time"] <= train["time"] <= val["time"]
 
 
+@pytest.mark.fault("P3", "any values in a journal (hypothesis)")
 @given(st.dictionaries(st.text(min_size=1), st.floats(width=64), max_size=5))
 def test_every_float_comes_back_exactly_or_as_null_with_a_note(values: dict[str, float]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -81,6 +82,7 @@ def test_a_follower_sees_lines_without_flush(path: Path, monkeypatch: pytest.Mon
     assert len(read(path)) == 1
 
 
+@pytest.mark.fault("P2", "a journal that is ahead of the checkpoint")
 def test_rewind_forgets_later_iterations_and_only_these(path: Path) -> None:
     journal = Journal(path)
     journal.event(0, "start")
@@ -101,6 +103,7 @@ def test_rewind_without_a_journal_does_nothing(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.fault("P2", "a journal with a torn last line")
 @pytest.mark.parametrize("tail", [b'{"kind": "tr', b"{", b'{"kind": "train"}\n', b"\0\0\0\0", b"\0\0\n", b'"x"\n'])
 def test_a_torn_last_line_is_dropped_on_reading_and_on_reopening(path: Path, tail: bytes) -> None:
     with Journal(path) as journal:
@@ -112,6 +115,7 @@ def test_a_torn_last_line_is_dropped_on_reading_and_on_reopening(path: Path, tai
     assert path.read_bytes() == whole
 
 
+@pytest.mark.fault("P2", "a journal of one torn line")
 @pytest.mark.parametrize("cut", [1, 5, 20])
 def test_a_journal_of_one_torn_line_is_empty(path: Path, cut: int) -> None:
     with Journal(path) as journal:
@@ -123,6 +127,7 @@ def test_a_journal_of_one_torn_line_is_empty(path: Path, cut: int) -> None:
     assert [line["values"]["loss"] for line in read(path)] == [2.0]
 
 
+@pytest.mark.fault("P3", "a journal that is damaged in the middle")
 def test_damage_in_the_middle_is_an_error_that_names_the_line(path: Path) -> None:
     with Journal(path) as journal:
         for iteration in range(3):
@@ -138,6 +143,7 @@ def test_a_missing_journal_is_an_error(path: Path) -> None:
         read(path)
 
 
+@pytest.mark.fault("P2", "kill -9 while a journal is written")
 def test_kill_9_leaves_what_was_flushed(path: Path) -> None:
     code = f"""
 import os, signal
@@ -154,6 +160,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert [line["iteration"] for line in read(path)] == [1]
 
 
+@pytest.mark.fault("P3", "the disk fills up under a journal")
 def test_full_disk_is_a_clear_error_and_keeps_the_last_good_state(path: Path) -> None:
     journal = Journal(path)
     journal.train(1, {"loss": 1.0})
@@ -173,6 +180,7 @@ def test_full_disk_is_a_clear_error_and_keeps_the_last_good_state(path: Path) ->
     assert [line["iteration"] for line in read(path)] == [1, 2]
 
 
+@pytest.mark.fault("P3", "a journal whose folder cannot be made")
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file where the folder should be")
     journal = Journal(tmp_path / "run" / "metrics.jsonl")
@@ -181,6 +189,7 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
         journal.flush()
 
 
+@pytest.mark.fault("P2", "a rewind of the journal that fails")
 def test_failed_rewind_keeps_the_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(path)
     for iteration in range(3):

@@ -159,6 +159,7 @@ class TestStudy:
             FINISHED,
         )
 
+    @pytest.mark.fault("P5", "a replay that is done twice")
     def test_once_more_changes_nothing(self, shared_project, answers):
         before = rows(shared_project)
         assert track("tiny", shared_project.root) == answers
@@ -177,6 +178,7 @@ class TestAgain:
     def track(self, project: Any) -> str:
         return track("tiny", project.root)[PLAIN.name]["mlflow_run_id"]
 
+    @pytest.mark.fault("P5", "a replay while a run goes on")
     def test_a_journal_that_grew_to_its_end(self, one, journal_in_mlflow):
         lines = one.lines(PLAIN)
         one.write_journal(PLAIN, lines[:21])
@@ -206,6 +208,7 @@ class TestAgain:
             self.track(one)
         assert sent == [40, 20]
 
+    @pytest.mark.fault("P5", "values that are not finite in a journal")
     def test_values_that_are_not_finite(self, one):
         lines = one.lines(PLAIN, count=10)
         lines[1] |= {"values": {"loss": None, "task": None}, "note": {"loss": "nan", "task": "inf"}}
@@ -217,6 +220,7 @@ class TestAgain:
         query = "select key, is_nan, value from metrics where run_uuid = ? and step = 2 order by key"
         assert one.sql(query, first) == [("train/loss", 1, 0.0), ("train/task", 0, sys.float_info.max)]
 
+    @pytest.mark.fault("P5", "a mirrored run that went back to its checkpoint")
     def test_a_run_that_went_back_to_its_checkpoint(self, one, journal_in_mlflow):
         lines = one.lines(PLAIN)
         one.write_journal(PLAIN, lines[:40])
@@ -227,6 +231,7 @@ class TestAgain:
         assert one.metrics(found) == journal_in_mlflow(resumed)
         assert found != gone and one.alive("%seed 0") == [found]
 
+    @pytest.mark.fault("P5", "a mirrored run that is evaluated again")
     def test_a_run_that_was_evaluated_again(self, one):
         one.train(PLAIN, miou=0.5)
         self.track(one)
@@ -242,6 +247,7 @@ class TestAgain:
         new = self.track(one)
         assert one.alive("%seed 0") == [old, new]
 
+    @pytest.mark.fault("P5", "files that change while they are sent")
     def test_files_that_change_while_they_are_sent(self, one, monkeypatch, journal_in_mlflow):
         lines = one.lines(PLAIN)
         one.write_journal(PLAIN, lines[:30])
@@ -257,6 +263,7 @@ class TestAgain:
         assert set(journal_in_mlflow(lines)) < set(one.metrics(first))
         assert "test/miou" in {row[0] for row in one.metrics(first)}
 
+    @pytest.mark.fault("P5", "an MLflow store that was lost")
     def test_a_store_that_was_lost_is_filled_again(self, one, database):
         one.train(PLAIN)
         before = one.metrics(self.track(one))

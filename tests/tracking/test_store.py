@@ -31,6 +31,7 @@ def run_id(store: Store) -> str:
     return store.create(store.experiment("segkd/tiny"), "a run", 1000, {})
 
 
+@pytest.mark.fault("P5", "metrics of any name (hypothesis)")
 @settings(deadline=None)  # the first call imports MLflow
 @given(st.text(max_size=300) | st.text("./ a:é", max_size=300))
 def test_mlflow_takes_every_name(text):
@@ -109,6 +110,7 @@ def test_artifacts_lie_where_mlflows_server_looks_and_are_replaced(store, run_id
     assert (place / "deep/a.txt").read_text() == "new"
 
 
+@pytest.mark.fault("P5", "MLflow artifacts that cannot be written")
 def test_artifacts_that_cannot_be_written(store, run_id, ready, tmp_path):
     (ready.root / "mlartifacts").write_text("a file is in the way")
     (tmp_path / "files").mkdir()
@@ -128,6 +130,7 @@ def test_artifacts_of_a_store_elsewhere_lie_beside_it(project, database, tmp_pat
     assert not (project.root / "mlartifacts").exists()
 
 
+@pytest.mark.fault("P5", "an MLflow store that is busy")
 def test_a_busy_store_is_asked_again(store):
     answers = iter([OSError("database is locked"), OSError("(sqlite3.OperationalError) database is locked"), None])
 
@@ -139,6 +142,7 @@ def test_a_busy_store_is_asked_again(store):
     assert store.call(action) == "done"
 
 
+@pytest.mark.fault("P5", "an MLflow store that stays busy")
 def test_a_store_that_stays_busy_is_given_up_in_time(store):
     def action() -> None:
         raise OSError("database is locked")
@@ -149,6 +153,7 @@ def test_a_store_that_stays_busy_is_given_up_in_time(store):
     assert time.monotonic() - began < 1.0 + 0.5
 
 
+@pytest.mark.fault("P4", "an MLflow failure whose message holds a password")
 def test_any_other_failure_is_told_at_once_in_one_line_without_secrets(store):
     calls = []
 
@@ -162,6 +167,7 @@ def test_any_other_failure_is_told_at_once_in_one_line_without_secrets(store):
     assert str(caught.value).endswith("no answer from http://host/") and "hush" not in str(caught.value)
 
 
+@pytest.mark.fault("P4", "passwords and tokens in addresses and headers")
 @pytest.mark.parametrize(
     "text",
     [
@@ -243,6 +249,7 @@ sys.exit(sum(os.waitpid(pid, 0)[1] for pid in children) and 1)
 """
 
 
+@pytest.mark.fault("P5", "eight processes that open a fresh MLflow store at once")
 def test_eight_processes_at_once_into_a_fresh_store_lose_nothing(project, journal_in_mlflow):
     seeds = tuple(range(8))
     runs = [Run("digits", "small", "kd", "large", seed) for seed in seeds]

@@ -65,6 +65,7 @@ def test_a_study_that_does_not_exist_is_the_users_error(ready):
         track("missing", ready.root)
 
 
+@pytest.mark.fault("P5", "MLflow is not installed")
 def test_mlflow_is_not_installed(trouble, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "mlflow.tracking", None)
@@ -72,6 +73,7 @@ def test_mlflow_is_not_installed(trouble, monkeypatch):
     trouble.works()
 
 
+@pytest.mark.fault("P5", "MLflow's store is another file")
 @pytest.mark.parametrize("uri", ["sqlite:///params.yaml", "sqlite:///params.yaml/mlflow.db"])
 def test_the_store_is_no_store(trouble, monkeypatch, uri):
     before = (trouble.project.root / "params.yaml").read_bytes()
@@ -103,6 +105,7 @@ class Holder:
         self.process.communicate(timeout=20)
 
 
+@pytest.mark.fault("P5", "MLflow's database stays locked")
 def test_the_store_stays_locked_by_another_process(trouble):
     holder = Holder(trouble.project)
     try:
@@ -112,6 +115,7 @@ def test_the_store_stays_locked_by_another_process(trouble):
     trouble.works()
 
 
+@pytest.mark.fault("P5", "MLflow's database is locked for a moment")
 def test_the_store_is_locked_for_a_moment(trouble):
     holder = Holder(trouble.project)
     timer = threading.Timer(1.0, holder.leave)
@@ -120,6 +124,7 @@ def test_the_store_is_locked_for_a_moment(trouble):
     timer.join()
 
 
+@pytest.mark.fault("P5", "another writer of MLflow's store hangs")
 def test_another_writer_of_this_project_does_not_let_go(trouble):
     from filelock import FileLock
 
@@ -128,6 +133,7 @@ def test_another_writer_of_this_project_does_not_let_go(trouble):
     trouble.works()
 
 
+@pytest.mark.fault("P5", "an MLflow server that hangs or is gone")
 @pytest.mark.parametrize("silent", [True, False])
 def test_a_server_that_hangs_or_is_gone(trouble, monkeypatch, caplog, silent):
     """Nor do user name and password appear anywhere."""
@@ -146,6 +152,7 @@ def test_a_server_that_hangs_or_is_gone(trouble, monkeypatch, caplog, silent):
     trouble.works()
 
 
+@pytest.mark.fault("P5", "an MLflow store that is too slow")
 def test_a_replay_has_a_time_limit(trouble, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(replay, "SECONDS", (0.0, 0.0))
@@ -153,6 +160,7 @@ def test_a_replay_has_a_time_limit(trouble, monkeypatch):
     trouble.works()
 
 
+@pytest.mark.fault("P5", "MLflow refuses one run")
 def test_one_run_that_mlflow_refuses_keeps_no_other_out(trouble, monkeypatch):
     measure = Store.measure
 
@@ -168,6 +176,7 @@ def test_one_run_that_mlflow_refuses_keeps_no_other_out(trouble, monkeypatch):
     trouble.works()
 
 
+@pytest.mark.fault("P5", "MLflow's disk is full")
 def test_after_two_refusals_in_a_row_the_rest_waits_for_the_next_replay(ready, monkeypatch):
     trouble, asked = Trouble(ready), []
     trouble.trained = [Run("digits", "large"), PLAIN, TAUGHT]
@@ -186,6 +195,7 @@ def test_after_two_refusals_in_a_row_the_rest_waits_for_the_next_replay(ready, m
     assert all("mlflow_run_id" in found[run.name] for run in trouble.trained) and len(ready.alive("%seed 0")) == 3
 
 
+@pytest.mark.fault("P5", "a damaged run.json among those that are mirrored")
 @pytest.mark.parametrize("content", ["{", "[1]", '{"run": 1}'])
 def test_a_damaged_record_is_a_reason_and_the_others_go_on(trouble, content):
     (trouble.project.root / PLAIN.folder / "run.json").write_text(content)
@@ -193,6 +203,7 @@ def test_a_damaged_record_is_a_reason_and_the_others_go_on(trouble, content):
     assert set(found[PLAIN.name]) == {"error"} and "mlflow_run_id" in found[TAUGHT.name]
 
 
+@pytest.mark.fault("P5", "means over seeds that cannot be formed")
 def test_means_that_cannot_be_formed_hide_no_run(trouble, monkeypatch):
     def broken(*_: Any) -> None:
         raise KeyError("split")
@@ -201,6 +212,7 @@ def test_means_that_cannot_be_formed_hide_no_run(trouble, monkeypatch):
     trouble.works()
 
 
+@pytest.mark.fault("P4", "passwords and tokens in the environment of a replay")
 def test_the_environment_stays_out_of_the_store(trouble, monkeypatch):
     names = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "GITHUB_TOKEN", "PASSWORD")
     for name in names:
