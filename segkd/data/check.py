@@ -140,9 +140,8 @@ def look(collection: Collection, pair: Pair) -> Looked:
     if ids is not None:
         looked.ids = frozenset(np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist())
     if image is not None:
-        looked.pixels_hash = hashlib.blake2b(
-            image.tobytes(), digest_size=16, person=b"%dx%d" % image.shape[:2]
-        ).digest()
+        shape = b"%dx%d" % image.shape[:2]
+        looked.pixels_hash = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, person=shape).digest()
     if image is None or ids is None:
         return looked
     if (fault := _size_fault(collection, pair, image.shape[:2], ids.shape)) is not None:

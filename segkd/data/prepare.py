@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
+from PIL import Image
 
 from segkd.config.data import DatasetConfig, DigitsData
 from segkd.data.catalogue import Info, ids_hash, info_of
@@ -100,6 +101,11 @@ def _write(out: Path, classes: int, items: Iterator[Item]) -> Writer:
     return writer
 
 
+def histogram(pixels: UInt8[np.ndarray, "*shape"]) -> Int64[np.ndarray, "channels 256"]:
+    """How often each value occurs in each channel of (h, w) or (h, w, 3); twice as fast as numpy.bincount."""
+    return np.array(Image.fromarray(pixels).histogram(), np.int64).reshape(-1, 256)
+
+
 class Writer:
     """Appends images and labels to two files and keeps count."""
 
@@ -112,13 +118,13 @@ class Writer:
 
     def add(self, split: str, name: str, image: UInt8[np.ndarray, "h w 3"], label: UInt8[np.ndarray, "h w"]) -> None:
         """Append one image with its label (classes, 255 = ignored)."""
-        pixels = np.bincount(label.ravel(), minlength=256)
+        (pixels,) = histogram(label)
         if pixels[self.classes : IGNORE].any() or image.shape[:2] != label.shape:
             raise ValueError(f"{name}: label {label.shape} does not fit {image.shape} and {self.classes} classes")
         self._entries.setdefault(split, []).append((name, *label.shape, self._sizes[1]))
         self._pixels[split] = self._pixels.get(split, np.zeros(256, np.int64)) + pixels
         if split == "train":
-            self._channels += [np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]
+            self._channels += histogram(image)
         for k, array in enumerate((image, label)):
             content = np.ascontiguousarray(array)
             self._files[k].write(content.data)
