@@ -89,6 +89,9 @@ MEMORY = {"kd": 1, "minibatch": 1, "temperature": 0.1, "group_size": 2, "region_
 CONTRAST = {"pixel_contrast": 4096, "region_contrast": 1024}
 # name: class, and what counts among its hyper-parameters, defaults included
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "kd": ("kd", {"weight": 1, "temperature": 1, "reduction": "pixel", "resize": "refuse"}),
+    "fitnet": ("fitnet", {"weight": 10, "kd": 1, "resize": "refuse"}),
+    "cwd": ("cwd", {"preset": "paper", "logits": 3, "feature": 50, "temperature": 4, "kd": 0, "adversarial": 0}),
     "at-full": ("at", {"weight": 10_000, "kd": 1}),
     "skd-full": ("skd", {"pixel": 10, "pairwise": 0.5, "form": "skd", "adversarial": 0.1, "game": "wgan-gp"}),
     "ifvd-full": ("ifvd", {"weight": 200, "kd": 10, "kd_reduction": "element", "adversarial": 0.001}),
