@@ -5,6 +5,10 @@ A message says what was expected, what was found, where, and what to do about it
 
 from __future__ import annotations
 
+import re
+
+_CREDENTIALS = re.compile(r"://[^/\s]*@")  # to the last @: a password may hold one
+
 
 class SegkdError(Exception):
     """Base of all errors that a user can act on. `exit_code` is what the command line returns."""
@@ -55,8 +59,15 @@ class InterruptedRunError(SegkdError):
 
 
 def explain(what: str, *, expected: object, found: object, where: object, fix: str) -> str:
-    """Compose a message: one line of what went wrong, then expected, found, where and the remedy."""
-    return f"{what}\n  expected: {expected}\n  found:    {found}\n  where:    {where}\n  to do:    {fix}"
+    """Compose a message: one line of what went wrong, then expected, found, where and the remedy; never a password."""
+    return without_credentials(
+        f"{what}\n  expected: {expected}\n  found:    {found}\n  where:    {where}\n  to do:    {fix}"
+    )
+
+
+def without_credentials(text: object) -> str:
+    """A text whose addresses have lost user name and password: messages and records travel further than params.yaml."""
+    return _CREDENTIALS.sub("://", str(text))
 
 
 def listing(faults: list[str], *, limit: int = 50) -> str:

@@ -20,7 +20,9 @@ class DigitsData(Closed):
     texture: float = Field(0.5, ge=0, le=1, description="contrast of the textured background")
     contrast: float = Field(0.1, ge=0, lt=1, description="least gap between digit and background, of full scale")
     noise: float = Field(0.05, ge=0, le=1, description="standard deviation of the pixel noise, of full scale")
-    scenes: dict[Literal["train", "val", "test"], int] = Field({"train": 1000, "val": 100, "test": 200})
+    scenes: dict[Literal["train", "val", "test"], Annotated[int, Field(gt=0)]] = Field(
+        {"train": 1000, "val": 100, "test": 200}
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> DigitsData:

@@ -1,4 +1,4 @@
-"""Read YAML safely and turn it into closed models, with messages a person can act on."""
+"""YAML files as closed models, with messages a person can act on."""
 
 from __future__ import annotations
 
@@ -6,62 +6,14 @@ import difflib
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from segkd.config.params import Params
+from segkd.config.plain_yaml import read_yaml
 from segkd.config.study import Study
-from segkd.errors import ConfigError, explain, listing
+from segkd.errors import ConfigError, explain, listing, without_credentials
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys, anchors and aliases: a configuration says each thing once, in place."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.YAMLError(
-                f"anchors and aliases are not allowed (line {event.start_mark.line + 1}): write the value out"
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.YAMLError(f"key {key!r} stands twice (line {key_node.start_mark.line + 1}): remove one")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; ConfigError where it is missing, broken, or uses tags, anchors or duplicate keys."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        return yaml.load(text, Loader=_Loader)
-    except FileNotFoundError:
-        raise ConfigError(
-            explain(
-                "A configuration file is missing.",
-                expected=path,
-                found="no such file",
-                where=path.parent,
-                fix="run from the project's folder, or give the path",
-            )
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            explain(
-                "A configuration file cannot be read.",
-                expected="plain YAML: mappings, lists, text, numbers",
-                found=str(error),
-                where=path,
-                fix="correct the file",
-            )
-        ) from None
 
 
 def validation_message(error: ValidationError, model: type[BaseModel], where: str) -> str:
@@ -72,7 +24,8 @@ def validation_message(error: ValidationError, model: type[BaseModel], where: st
         if item["type"] == "extra_forbidden":
             faults.append(f"{place}: unknown key{_nearest(model, item['loc'])}")
         else:
-            faults.append(f"{place}: {item['msg'].removeprefix('Value error, ')}; found {item['input']!r}"[:400])
+            found = without_credentials(repr(item["input"]))
+            faults.append(f"{place}: {item['msg'].removeprefix('Value error, ')}; found {found}"[:400])
     count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
     return f"The configuration cannot be used ({count}).\n  where: {where}\n{listing(faults)}"
 

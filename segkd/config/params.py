@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from segkd.config.base import NAME, Closed
+from segkd.config.base import NAME, Closed, canonical
 from segkd.config.data import DatasetConfig
 from segkd.config.network import NetworkConfig
 from segkd.config.recipe import Recipe
@@ -24,6 +24,16 @@ class MethodEntry(Closed):
     def options(self) -> dict[str, Any]:
         """The keys beside `method`: hyper-parameters as written."""
         return dict(self.__pydantic_extra__ or {})
+
+    @model_validator(mode="after")
+    def _finite(self) -> MethodEntry:
+        """Planning hashes the options before the method's class looks at them, and NaN has no hash."""
+        for name, value in self.options.items():
+            try:
+                canonical(value)
+            except ValueError:
+                raise ValueError(f"{name}: expected finite numbers") from None
+        return self
 
 
 class Tracking(Closed):

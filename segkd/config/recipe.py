@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from segkd.config.base import Closed
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Length = Annotated[int, Field(gt=0)]
 
 
 class Scale(Closed):
@@ -49,7 +50,7 @@ class Normalise(Closed):
 class Augmentation(Closed):
     """Random scale -> pad and crop -> flip -> blur -> normalise, all drawn from (seed, epoch, index)."""
 
-    crop: tuple[int, int] = Field(description="height, width of the crop, pixels")
+    crop: tuple[Length, Length] = Field(description="height, width of the crop, pixels")
     scale: Scale = Scale()
     flip: Probability = 0.5
     blur: Blur = Blur()
@@ -144,6 +145,9 @@ class Recipe(Closed):
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
     precision: Literal["float32", "auto"] = Field(
         "auto", description="auto: bf16 autocast on devices that gain from it"
+    )
+    compile: bool = Field(
+        False, description="torch.compile of the networks while training: other kernels, so other last digits"
     )
     threads: int = Field(
         1, ge=1, description="CPU threads of one run; part of the recipe because it orders floating-point sums"

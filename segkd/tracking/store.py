@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, without_credentials
 from segkd.files import atomic_open
 from segkd.tracking.record import Dataset, Point
 
@@ -48,7 +48,7 @@ def quiet_environment() -> None:
 
 def scrub(text: object) -> str:
     """A message without user names, passwords and tokens."""
-    found = re.sub(r"://[^/\s]*@", "://", str(text))  # to the last @: a password may hold one
+    found = without_credentials(text)
     found = re.sub(r"(?i)(bearer|basic)\s+[\w.~+/=-]{8,}", r"\1 ***", found)
     found = re.sub(r"(?i)((?:password|passwd|token|secret|key)=)[^&\s'\"]+", r"\1***", found)
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):

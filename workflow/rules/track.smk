@@ -1,4 +1,5 @@
 # Every run of a study in MLflow, from its journal. The mirror is not a result: MLflow may be gone.
+from segkd.errors import without_credentials  # Snakemake records params, and DVC passes its records on
 
 
 rule track:
@@ -17,6 +18,6 @@ rule track:
         gpu=0,
     params:
         **of_study("track"),
-        store=f"store: {PARAMS.tracking.uri}",
+        store=f"store: {without_credentials(PARAMS.tracking.uri)}",
     shell:
         "segkd track replay {wildcards.study} > {log} 2>&1"
