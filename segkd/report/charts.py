@@ -8,8 +8,9 @@ from itertools import cycle, islice
 from typing import Any
 
 from segkd.report import text
-from segkd.report.rows import PERCENT, Row, TableRows
-from segkd.report.svg import INK, PAPER, SOFT, draw
+from segkd.report.evidence import PERCENT
+from segkd.report.rows import Row, TableRows
+from segkd.report.svg import INK, PAPER, SOFT, draw, legend_columns
 
 BETTER, WORSE = "#0b7a57", "#c0492f"
 _COLOURS = (
@@ -42,7 +43,7 @@ def looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 def gain_plot(table: TableRows) -> str | None:
     """Gain over the student alone per method: mean, 95 % interval, one light dot per seed, a line at zero."""
-    rows = [row for row in table.students if row.gain]
+    rows = [row for row in table.distinct if row.gain]
     if not rows:
         return None
 
@@ -75,7 +76,7 @@ def _gain_line(axes: Any, place: int, row: Row) -> None:
 
 def class_map(table: TableRows) -> str | None:
     """IoU per class, mean over seeds: rows are methods, columns are classes; a class never seen stays empty."""
-    rows = [row for row in table.rows if row.miou]
+    rows = [row for row in table.distinct if row.miou]
     names, values = class_iou(rows)
     if not names:
         return None
@@ -121,7 +122,7 @@ def class_iou(rows: Sequence[Row]) -> tuple[list[str], list[list[float | None]]]
 
 def cost_plot(table: TableRows) -> str | None:
     """mIoU with its interval against operations per image and against training time."""
-    rows = [row for row in table.rows if row.miou]
+    rows = [row for row in table.distinct if row.miou]
     panels: list[tuple[str, Callable[[Row], float | None]]] = [
         ("operations per image, GFLOPs", lambda row: row.flops / 1e9 if row.flops else None),
         ("parameters, millions", lambda row: row.parameters / 1e6 if row.parameters else None),
@@ -135,7 +136,7 @@ def cost_plot(table: TableRows) -> str | None:
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (label, cost) in zip(grid, panels, strict=True):
             for row in rows:
-                _cost_point(axes, row, cost(row), looks(table.rows)[row.key])
+                _cost_point(axes, row, cost(row), looks(table.distinct)[row.key])
             costs = [found for row in rows if (found := cost(row))]
             if max(costs) > 8 * min(costs):
                 axes.set_xscale("log")
@@ -143,9 +144,10 @@ def cost_plot(table: TableRows) -> str | None:
             axes.set_xlabel(label)
         grid[0].set_ylabel("mIoU, %")
         handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, handletextpad=0.4, columnspacing=1.2)
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, handletextpad=0.4, columnspacing=1.2)
 
-    return draw("cost", (7.6, 2.9 + 0.2 * ((len(rows) - 1) // 4)), paint)
+    columns = legend_columns([row.label for row in rows], 7.6, 4)
+    return draw("cost", (7.6, 2.9 + 0.2 * ((len(rows) - 1) // columns)), paint)
 
 
 def _cost_point(axes: Any, row: Row, cost: float | None, look: dict[str, Any]) -> None:

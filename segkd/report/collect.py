@@ -9,25 +9,27 @@ from typing import Any
 
 from segkd.config.base import canonical
 from segkd.config.params import Params
-from segkd.config.runs import REPORTS, Run, cell_runs, pick, teacher_of
-from segkd.config.study import Cell, Published, Study, Table
+from segkd.config.runs import REPORTS, Run, pick
+from segkd.config.study import Cell, Checkpoint, Published, Study, Table
 from segkd.report.evidence import Evidence, read_evidence, read_object
+from segkd.report.layout import Line, keys, layout
+from segkd.report.missing import NOT_MADE, Missing, read_missing
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a table: one cell's runs, or a teacher's."""
+    """A row of a table: one cell with its runs, or a teacher that has no cell there.
+
+    `key` is shared by rows that show the same runs; all runs of an entry differ in their seed only. `run` is the first
+    one, named also where nobody can run the cell.
+    """
 
     key: str
     cell: Cell
+    run: Run
     evidence: tuple[Evidence, ...]
     preset: str = ""
     is_teacher: bool = False
-
-    @property
-    def run(self) -> Run:
-        """The first run; all runs of an entry differ in their seed only."""
-        return self.evidence[0].run
 
     @property
     def scored(self) -> tuple[Evidence, ...]:
@@ -40,13 +42,32 @@ class Entry:
         return self.cell.published
 
     @property
+    def released(self) -> bool:
+        """Are these weights that the authors published?"""
+        return self.cell.checkpoint is not None
+
+    @property
+    def alone(self) -> bool:
+        """Is it a network trained here without a teacher, which gains can refer to?"""
+        return self.cell.method == "none" and not self.released
+
+    @property
+    def trained(self) -> bool:
+        """Is any of its runs finished, scored or not?"""
+        return any(one.record for one in self.evidence)
+
+    @property
     def missing(self) -> str:
-        """Why runs of this row lack, e.g. `not run: seeds 1, 2`; empty where all are there."""
+        """Why runs of this row lack, e.g. `seeds 1, 2: not made yet`, or the reason alone where all lack for it."""
+        if self.cell.cannot_run:
+            return self.cell.cannot_run
         reasons: dict[str, list[str]] = {}
         for one in self.evidence:
             if one.missing:
                 reasons.setdefault(one.missing, []).append(str(one.run.seed))
-        return "; ".join(f"{why}: seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" for why, seeds in reasons.items())
+        if [len(seeds) for seeds in reasons.values()] == [len(self.evidence)]:
+            return next(iter(reasons))
+        return "; ".join(f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {why}" for why, seeds in reasons.items())
 
 
 @dataclass(frozen=True)
@@ -69,79 +90,66 @@ class StudyEvidence:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Every row of every table, each set of runs once."""
+        """The rows of every table that have runs, each set of runs once."""
         unique: dict[tuple[Run, ...], Entry] = {}
         for table in self.tables:
             for entry in table.entries:
-                unique.setdefault(tuple(one.run for one in entry.evidence), entry)
+                if entry.evidence:
+                    unique.setdefault(tuple(one.run for one in entry.evidence), entry)
         return tuple(unique.values())
 
 
-def collect(name: str, study: Study, params: Params, root: Path = Path()) -> StudyEvidence:
-    """Read everything that the study's runs wrote under `root`; errors of the configuration are ConfigErrors."""
+def collect(
+    name: str,
+    study: Study,
+    params: Params,
+    root: Path = Path(),
+    *,
+    missing: Missing | None = None,
+    seen: dict[Run, Evidence] | None = None,
+) -> StudyEvidence:
+    """Read everything that the study's runs wrote under `root`; errors of the configuration are ConfigErrors.
+
+    `missing` is what cannot be had here, by default what root/data/receipts/missing.json says; `seen` is filled with
+    what was read, so that several studies read a shared run once (MLflow's ids are then those of the first).
+    """
     tracked = _tracking(root / REPORTS / name / "tracking.json")
-    seen: dict[Run, Evidence] = {}
-
-    def evidence(run: Run) -> Evidence:
+    missing = read_missing(root) if missing is None else missing
+    seen = {} if seen is None else seen
+    drafts = [(table, layout(study, table, params)) for table in study.tables]
+    names = keys(line for _, lines in drafts for line in lines)
+    for run in (run for _, lines in drafts for line in lines for run in line.runs):
         if run not in seen:
-            seen[run] = read_evidence(run, params, root, tracked)
-        return seen[run]
-
-    drafts = [(table, _rows(study, table, params)) for table in study.tables]
-    keys = _keys([row for _, rows in drafts for row in rows])
+            seen[run] = read_evidence(run, params, root, tracked, missing.runs)
     tables = []
-    for table, rows in drafts:
-        entries = [
-            Entry(keys[runs], cell, tuple(map(evidence, runs)), _preset(params, cell), is_teacher)
-            for is_teacher, runs, cell in rows
-        ]
+    for table, lines in drafts:
+        entries = [_entry(names[line.identity], line, params, seen) for line in lines]
         tables.append(TableEvidence(table, _same_terms(entries)))
     return StudyEvidence(name, study, params, root, tuple(tables))
 
 
-Row = tuple[bool, tuple[Run, ...], Cell]  # is it a teacher?, its runs, what the study says about it
+def _entry(key: str, line: Line, params: Params, seen: dict[Run, Evidence]) -> Entry:
+    evidence = tuple(seen[run] for run in line.runs)
+    if checkpoint := line.cell.checkpoint:
+        evidence = tuple(replace(one, missing=_to_import(one, checkpoint)) if one.missing else one for one in evidence)
+    return Entry(key, line.cell, line.like, evidence, _preset(params, line.cell), line.is_teacher)
 
 
-def _runs(study: Study, cell: Cell) -> tuple[Run, ...]:
-    """A cell's runs; one for a cell without seeds, so that it is shown as not run instead of vanishing."""
-    return tuple(cell_runs(study, cell) or cell_runs(study, cell.model_copy(update={"seeds": (0,)})))
+def import_command(checkpoint: Checkpoint, run: Run) -> str:
+    """What brings a released checkpoint in, with FILE in place of the file that was fetched by hand."""
+    return f"segkd import-checkpoint FILE --from {checkpoint.layout} --network {run.network} --recipe {run.recipe}"
 
 
-def _rows(study: Study, table: Table, params: Params) -> list[Row]:
-    """Teachers on top; a cell that holds a teacher's own runs becomes the teacher's row, published value included."""
-    cells = [(_runs(study, cell), cell) for cell in table.cells]
-    known = cells + [(_runs(study, cell), cell) for other in study.tables for cell in other.cells]
-    teachers = dict.fromkeys(found for runs, _ in cells for run in runs if (found := teacher_of(params, run)))
-    top: list[Row] = []
-    for teacher in teachers:
-        runs, cell = next((pair for pair in known if teacher in pair[0]), ((teacher,), Cell(method="none")))
-        top.append((True, runs, cell))
-    shown = [runs for _, runs, _ in top]
-    return top + [(False, runs, cell) for runs, cell in cells if runs not in shown]
-
-
-def _keys(rows: list[Row]) -> dict[tuple[Run, ...], str]:
-    """Short names that tell the rows of a study apart: the method alone where that is enough."""
-    teachers = {runs for is_teacher, runs, _ in rows if is_teacher}
-    keys: dict[tuple[Run, ...], str] = {}
-    for first, group in (("teacher", teachers), ("", {runs for _, runs, _ in rows} - teachers)):
-        last = [] if first else ["method"]
-        for fields in (last, ["network", *last], ["recipe", "network", *last], ["recipe", "network", "teacher", *last]):
-            names = {runs: _dotted(first, runs[0], fields) for runs in group}
-            if len(set(names.values())) == len(group):
-                break
-        else:  # they differ in their seeds only
-            names = {runs: f"{name}.seeds{'-'.join(str(run.seed) for run in runs)}" for runs, name in names.items()}
-        keys |= names
-    return keys
-
-
-def _dotted(first: str, run: Run, fields: list[str]) -> str:
-    return ".".join(part for part in (first, *(getattr(run, field) for field in fields)) if part)
+def _to_import(one: Evidence, checkpoint: Checkpoint) -> str:
+    """Why a released checkpoint was not scored, with the way to it where it is not here."""
+    if one.record:
+        return one.missing
+    first = "" if one.missing == NOT_MADE else f"{one.missing}; "
+    return f"{first}import it: {import_command(checkpoint, one.run)}, where FILE is from {checkpoint.where}"
 
 
 def _preset(params: Params, cell: Cell) -> str:
-    if cell.method == "none":
+    if cell.method == "none" or (cell.cannot_run and cell.method not in params.methods):
         return ""
     return str(pick(params.methods, cell.method, "method").options.get("preset", "paper"))
 

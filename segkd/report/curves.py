@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from segkd.report.charts import looks
-from segkd.report.evidence import read_journal
-from segkd.report.rows import PERCENT, Row, TableRows
-from segkd.report.svg import draw
+from segkd.report.evidence import PERCENT, read_journal
+from segkd.report.rows import Row, TableRows
+from segkd.report.svg import draw, legend_columns
 
 POINTS = 60  # of a curve: more cannot be told apart at this size
 
@@ -54,11 +54,11 @@ def _values(journal: Sequence[dict[str, Any]], kind: str, value: str) -> dict[in
 
 def curve_plot(table: TableRows, root: Path) -> str | None:
     """The students' own cross-entropy (which all methods share, unlike their total loss) and mIoU on val, if logged."""
-    journals = {row.key: [read_journal(root, one.run) for one in row.entry.evidence] for row in table.rows}
-    loss = ("cross-entropy on train", _curves(table.rows, journals, "train", "task"), 1.0)
+    journals = {row.key: [read_journal(root, one.run) for one in row.entry.evidence] for row in table.distinct}
+    loss = ("cross-entropy on train", _curves(table.distinct, journals, "train", "task"), 1.0)
     if not loss[1]:
-        loss = ("loss on train", _curves(table.rows, journals, "train", "loss"), 1.0)
-    panels = [loss, ("mIoU on val, %", _curves(table.rows, journals, "val", "miou"), PERCENT)]
+        loss = ("loss on train", _curves(table.distinct, journals, "train", "loss"), 1.0)
+    panels = [loss, ("mIoU on val, %", _curves(table.distinct, journals, "val", "miou"), PERCENT)]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
@@ -69,11 +69,12 @@ def curve_plot(table: TableRows, root: Path) -> str | None:
             axes.set_title(label)
             axes.set_xlabel("iteration")
             for row, line in curves:
-                _paint(axes, row, line, factor, looks(table.rows)[row.key]["color"])
+                _paint(axes, row, line, factor, looks(table.distinct)[row.key]["color"])
         most = max(grid, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-        figure.legend(*most.get_legend_handles_labels(), loc="outside lower left", ncols=5, columnspacing=1.2)
+        figure.legend(*most.get_legend_handles_labels(), loc="outside lower left", ncols=columns, columnspacing=1.2)
 
-    return draw("curves", (7.6, 2.9 + 0.2 * ((len(table.rows) - 1) // 5)), paint)
+    columns = legend_columns([row.label for row in table.distinct], 7.6, 5)
+    return draw("curves", (7.6, 2.9 + 0.2 * ((len(table.distinct) - 1) // columns)), paint)
 
 
 def _curves(rows: Sequence[Row], journals: dict[str, Any], kind: str, value: str) -> list[tuple[Row, Curve]]:

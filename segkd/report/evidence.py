@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from segkd.config.runs import Resolved, Run, resolve, teacher_of
 from segkd.errors import DataError
 from segkd.evaluation.per_image import PerImage
 from segkd.files import read_json
+from segkd.report.missing import NOT_MADE, log_end
 from segkd.tracking import journal
 
 FORMAT = 1
+PERCENT = 100.0  # scores are kept as fractions, and shown and compared in percent
 _NEEDED = {"scores", "classes", "per_class", "split", "protocol", "data_sha256", "weights_sha256", "cost"}
 
 
@@ -45,6 +47,11 @@ class Evidence:
         value = best["scores"].get("miou") if best else None
         return None if value is None else float(value)
 
+    def chosen(self, selection: str) -> float | None:
+        """mIoU, percent, of the checkpoint that a published value asks for: `last`, or `best` on val."""
+        value = self.best() if selection == "best" else self.score("miou")
+        return None if value is None else PERCENT * value
+
 
 def read_object(path: Path) -> tuple[dict[str, Any] | None, str]:
     """Content of a JSON object and what is wrong with it (`absent`, or why it cannot be used)."""
@@ -57,8 +64,10 @@ def read_object(path: Path) -> tuple[dict[str, Any] | None, str]:
     return (content, "") if isinstance(content, dict) else (None, f"{path.name} is damaged")
 
 
-def read_evidence(run: Run, params: Params, root: Path, tracked: dict[str, Any]) -> Evidence:
-    """All of a run's evidence; `tracked` maps names of runs to MLflow's ids."""
+def read_evidence(
+    run: Run, params: Params, root: Path, tracked: Mapping[str, Any], reasons: Mapping[str, str]
+) -> Evidence:
+    """All of a run's evidence; `tracked`: MLflow's ids by name of run, `reasons`: why runs cannot be made here."""
     folder = root / run.folder
     record, no_record = read_object(folder / "run.json")
     evaluation, no_evaluation = read_object(folder / "evaluation.json")
@@ -71,19 +80,28 @@ def read_evidence(run: Run, params: Params, root: Path, tracked: dict[str, Any])
         evaluation, no_evaluation = None, "evaluation.json has another format"
     missing = ""
     if evaluation is None:
-        trained = "not evaluated" if record else {"absent": "not run"}.get(no_record, no_record)
-        missing = trained if no_evaluation == "absent" else no_evaluation
+        damaged = next((fault for fault in (no_evaluation, no_record) if fault not in {"", "absent"}), "")
+        missing = damaged or reasons.get(run.name) or _unfinished(folder, trained=record is not None)
     found = Evidence(run, record, evaluation, pretraining, tracked.get(run.name), missing)
     return replace(found, flags=tuple(_faults(found, params, root)))
 
 
+def _unfinished(folder: Path, *, trained: bool) -> str:
+    """Why a run has no score, as far as its logs tell."""
+    if trained:
+        return f"trained, not evaluated ({end})" if (end := log_end(folder / "evaluation.txt")) else "not evaluated"
+    return log_end(folder / "log.txt") or NOT_MADE
+
+
 def _faults(found: Evidence, params: Params, root: Path) -> Iterable[str]:
-    """Where the files of a run contradict each other or the configuration."""
+    """Where the files of a run contradict each other or the configuration, or imported weights their origin."""
     record, evaluation = found.record, found.evaluation
     if evaluation and not record:
         yield "run.json is missing, so the score has no origin"
     if not record:
         return
+    for difference in (record.get("import") or {}).get("differences", ()):
+        yield f"not quite the released network: {difference}"
     if not _same_training(record.get("config"), resolve(params, found.run)):
         yield "trained under another configuration than params.yaml has now"
     if evaluation and evaluation["weights_sha256"] != record.get("weights", {}).get("sha256"):

@@ -59,7 +59,7 @@ class Grid:
 
 def grid(table: TableRows, root: Path) -> Grid:
     """The pictures of a table, of each row's first scored seed."""
-    shown = [(row, row.entry.scored[0]) for row in table.rows if row.entry.scored]
+    shown = [(row, row.entry.scored[0]) for row in table.distinct if row.entry.scored]
     if not shown:
         return Grid(missing="nothing has been evaluated yet")
     record, evaluation = shown[-1][1].record, shown[-1][1].evaluation

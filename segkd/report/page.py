@@ -9,14 +9,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from segkd.config.study import Published
 from segkd.report import provenance, text
 from segkd.report.charts import class_iou
 from segkd.report.collect import StudyEvidence
+from segkd.report.gains import RESAMPLES
 from segkd.report.grids import Grid
-from segkd.report.rows import RESAMPLES, TableRows
+from segkd.report.rows import Row, TableRows
 from segkd.report.summary import summary
 from segkd.report.svg import inline
-from segkd.report.verdict import RULE
+from segkd.report.verdict import GAIN_RULE, GAIN_TEST, RULE, tone
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -47,7 +49,12 @@ def render(
     grids: Mapping[str, Grid],
 ) -> str:
     """The page's text. `figures`: SVG per table and kind (the keys of CAPTIONS); `grids`: pictures per table."""
-    environment = Environment(
+    return environment().get_template("index.html").render(**_context(study, tables, figures, grids))
+
+
+def environment() -> Environment:
+    """Where templates are rendered: everything is escaped, a name that nobody gave is an error."""
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -55,10 +62,10 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    shown = ("number", "signed", "plus_minus", "count", "flops", "size", "duration", "seeds")
-    environment.filters |= {name: getattr(text, name) for name in shown}
-    environment.globals["interval"] = text.interval
-    return environment.get_template("index.html").render(**_context(study, tables, figures, grids))
+    shown = ("number", "signed", "plus_minus", "count", "flops", "size", "duration", "seeds", "probability", "prose")
+    made.filters |= {name: getattr(text, name) for name in shown} | {"tone": tone}
+    made.globals["interval"] = text.interval
+    return made
 
 
 def _context(
@@ -79,11 +86,36 @@ def _context(
         "figures": drawn,
         "captions": CAPTIONS,
         "grids": grids,
-        "classes": {table.name: class_iou([row for row in table.rows if row.miou]) for table in tables},
-        "sources": [(entry, provenance.run_lines(study, entry.evidence)) for entry in study.entries],
+        "classes": {table.name: class_iou([row for row in table.distinct if row.miou]) for table in tables},
+        "sources": [(entry, provenance.run_lines(study, entry)) for entry in study.entries],
         "facts": provenance.facts(study),
         "store": provenance.store(study.params.tracking.uri),
         "rule": RULE,
+        "gain_rule": GAIN_RULE,
+        "gain_test": GAIN_TEST,
+        "notes": {table.name: footnotes(table.rows) for table in tables},
         "resamples": RESAMPLES,
         "judged": any(table.judged for table in tables),
+        "gains_judged": any(table.gains_judged for table in tables),
     }
+
+
+def footnotes(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, Published]]]:
+    """Where published values come from: a mark per row (none where nothing is published), and what each mark means."""
+    marks: dict[tuple[str, str, str], str] = {}
+    found: dict[str, Published] = {}
+    each = []
+    for published in (row.entry.published for row in rows):
+        if published is None:
+            each.append("")
+            continue
+        origin = published.source, published.confidence, published.note
+        mark = marks.setdefault(origin, _letters(len(marks)))
+        found.setdefault(mark, published)
+        each.append(mark)
+    return each, list(found.items())
+
+
+def _letters(place: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
+    return (_letters(place // 26 - 1) if place >= 26 else "") + chr(ord("a") + place % 26)

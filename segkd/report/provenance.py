@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segkd.config.runs import REPORTS
+from segkd.config.runs import RELEASED, REPORTS, Run
+from segkd.errors import without_credentials
 from segkd.report import text
-from segkd.report.collect import StudyEvidence
-from segkd.report.evidence import Evidence
-from segkd.report.rows import PERCENT
+from segkd.report.collect import Entry, StudyEvidence, import_command
+from segkd.report.evidence import PERCENT, Evidence
 
 MLFLOW = "http://127.0.0.1:5000"
 _FILES = ("run.json", "evaluation.json", "metrics.jsonl", "log.txt")
@@ -36,19 +36,18 @@ class RunLine:
     note: str
 
 
-def run_lines(study: StudyEvidence, evidence: Iterable[Evidence]) -> list[RunLine]:
+def run_lines(study: StudyEvidence, entry: Entry) -> list[RunLine]:
     """The runs of a row."""
-    return [_line(study, one) for one in evidence]
+    return [_line(study, entry, one) for one in entry.evidence]
 
 
-def _line(study: StudyEvidence, one: Evidence) -> RunLine:
+def _line(study: StudyEvidence, entry: Entry, one: Evidence) -> RunLine:
     record = one.record or {}
     timing, score = record.get("timing", {}), one.score("miou")
     page = study.root / REPORTS / study.name
     folder = study.root / one.run.folder
     files = tuple((name, _relative(folder / name, page)) for name in _FILES if (folder / name).exists())
     mlflow, no_mlflow = _mlflow(one)
-    step = "student" if one.run.teacher else "teacher"
     return RunLine(
         name=one.run.name,
         seed=one.run.seed,
@@ -59,9 +58,16 @@ def _line(study: StudyEvidence, one: Evidence) -> RunLine:
         weights=str(record.get("weights", {}).get("sha256", "")),
         started=str(timing.get("started", "")),
         wall=text.duration(timing.get("wall_seconds")),
-        command=str(record.get("command", f"segkd {step} {one.run.name}")),
+        command=str(record.get("command") or _command(entry, one.run)),
         note="; ".join(note for note in (one.missing, *one.flags) if note),
     )
+
+
+def _command(entry: Entry, run: Run) -> str:
+    """What would make a run."""
+    if entry.cell.checkpoint:
+        return import_command(entry.cell.checkpoint, run)
+    return f"segkd {'teacher' if entry.is_teacher else 'student'} {run.name}"
 
 
 def _relative(target: Path, page: Path) -> str:
@@ -79,13 +85,14 @@ def _mlflow(one: Evidence) -> tuple[tuple[str, str] | None, str]:
 
 def store(uri: str) -> str:
     """The tracking URI without user and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return without_credentials(uri)
 
 
 def facts(study: StudyEvidence) -> list[tuple[str, list[str]]]:
     """Data, code, software and hardware of all runs; more than one value in a line means that runs differ in it."""
     runs = [one for entry in study.entries for one in entry.evidence]
     records = [one.record for one in runs if one.record]
+    trained = [one.record for one in runs if one.record and one.run.method != RELEASED]
     scored = [one.evaluation for one in runs if one.evaluation]
     lines = {
         "data (sha256 of content)": [_data(record) for record in records],
@@ -97,8 +104,8 @@ def facts(study: StudyEvidence) -> list[tuple[str, list[str]]]:
         ],
         "hardware": [_hardware(record.get("hardware", {})) for record in records],
         "latency measured on": [_latency(evaluation["cost"]) for evaluation in scored],
-        "trained between": _span(record.get("timing", {}) for record in records),
-        "training time, sum of all runs": [text.duration(sum(_wall(record) for record in records))] if records else [],
+        "trained between": _span(record.get("timing", {}) for record in trained),
+        "training time, sum of all runs": [text.duration(sum(_wall(record) for record in trained))] if trained else [],
     }
     return [(name, [one for one in dict.fromkeys(values) if one]) for name, values in lines.items()]
 
@@ -109,7 +116,7 @@ def _wall(record: dict[str, Any]) -> float:
 
 def _data(record: dict[str, Any]) -> str:
     data = record.get("data", {})
-    return f"{data.get('name')}: {data.get('sha256')}"
+    return f"{data.get('name')}: {data['sha256']}" if data.get("sha256") else ""  # none: weights from elsewhere
 
 
 def _code(record: dict[str, Any]) -> str:

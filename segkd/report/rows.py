@@ -1,40 +1,22 @@
-"""The numbers of a row, computed once: means over seeds, gain over the student without teacher, cost, verdict."""
+"""The numbers of a row, computed once: means over seeds, gain over the student without teacher, cost, verdicts."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from segkd.config.runs import Run
+from segkd.report import text
 from segkd.report.collect import Entry, StudyEvidence
 from segkd.report.estimate import Estimate, estimate
-from segkd.report.evidence import Evidence, read_sums
+from segkd.report.evidence import PERCENT
+from segkd.report.gains import Gain, gain
+from segkd.report.published_gains import PublishedGain, published_gains
 from segkd.report.verdict import Verdict, judge
 
-RESAMPLES = 2000
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-PERCENT = 100.0
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Difference of mIoU to the student without teacher, points, with its paired 95 % interval, and what it means."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-    per_seed: tuple[float, ...]
-
-    @property
-    def words(self) -> str:
-        """better, worse, or no gain visible: on which side of zero the interval lies."""
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no gain visible"
 
 
 @dataclass(frozen=True)
@@ -42,9 +24,11 @@ class Row:
     """A row as printed. Scores in percent, gains in points, times in seconds, memory in bytes."""
 
     entry: Entry
-    label: str
+    name: str  # within its table, whose other columns say which network, recipe and teacher
+    label: str  # in figures and sentences
     miou: Estimate | None
     pixel_accuracy: Estimate | None
+    class_accuracy: Estimate | None
     boundary_iou: Estimate | None
     ece: Estimate | None
     best_miou: Estimate | None
@@ -56,17 +40,20 @@ class Row:
     pretraining_seconds: float | None
     peak_bytes: float | None
     peak_device: str
+    compared: Estimate | None  # the mIoU that the published value asks for: of the last checkpoint, or the best on val
     verdict: Verdict | None
+    published_gain: PublishedGain | None
+    published_as: str = ""  # what the study publishes of released weights that are scored again
 
     @property
     def key(self) -> str:
-        """Name of the row in metrics.json and in links."""
+        """Name of the row's runs in metrics.json and in links; rows that show the same runs share it."""
         return self.entry.key
 
     @property
     def is_baseline(self) -> bool:
         """Is it a student without teacher, which gains refer to?"""
-        return self.entry.cell.method == "none" and not self.entry.is_teacher
+        return self.entry.alone and not self.entry.is_teacher
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -83,9 +70,12 @@ class TableRows:
     rows: tuple[Row, ...]
 
     @property
-    def students(self) -> tuple[Row, ...]:
-        """The rows that are no teachers."""
-        return tuple(row for row in self.rows if not row.entry.is_teacher)
+    def distinct(self) -> tuple[Row, ...]:
+        """The rows with each set of runs once: what figures show."""
+        first: dict[str, Row] = {}
+        for row in self.rows:
+            first.setdefault(row.key, row)
+        return tuple(first.values())
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -98,26 +88,76 @@ class TableRows:
         return any(row.best_miou for row in self.rows)
 
     @property
+    def scored(self) -> bool:
+        """Has any row a score?"""
+        return any(row.entry.scored for row in self.rows)
+
+    @property
+    def recipes(self) -> frozenset[str]:
+        """The recipes of all rows."""
+        return frozenset(row.entry.run.recipe for row in self.rows)
+
+    def publishes(self, *fields: str) -> bool:
+        """Does any row's published value come with one of these fields?"""
+        values = (row.entry.published for row in self.rows if row.entry.published)
+        return any(getattr(one, name) is not None for one in values for name in fields)
+
+    @property
     def judged(self) -> bool:
         """Has any row a published value?"""
         return any(row.verdict for row in self.rows)
 
+    @property
+    def gains_judged(self) -> bool:
+        """Has any row a published gain?"""
+        return any(row.published_gain for row in self.rows)
 
-def study_rows(study: StudyEvidence) -> tuple[TableRows, ...]:
-    """All tables of a study with their numbers."""
-    baselines = {_student(entry.run): entry for entry in study.entries if entry.cell.method == "none"}
-    done: dict[tuple[str, bool], tuple[Gain | None, str]] = {}
+
+def study_rows(study: StudyEvidence, *, gains: bool = True) -> tuple[TableRows, ...]:
+    """All tables of a study with their numbers; without `gains` no image is looked at, which is quick."""
+    baselines = _baselines(study)
+    done: dict[str, tuple[Gain | None, str]] = {}
     tables = []
     for place, table in enumerate(study.tables, 1):
         rows = []
-        for entry in table.entries:
-            key = entry.key, entry.is_teacher
-            if key not in done:
-                done[key] = _gain(study, entry, baselines.get(_student(entry.run)))
-            rows.append(_row(entry, _label(entry, table.entries), *done[key]))
+        for entry, published in zip(table.entries, published_gains(table, study.tables), strict=True):
+            if gains and entry.key not in done:
+                done[entry.key] = gain(study, entry, baselines.get(_student(entry.run)))
+            row = _row(entry, _label(entry, table.entries), *done.get(entry.key, (None, "")), published)
+            rows.append(replace(row, published_as=_published_as(entry, study)))
         name = table.table.name if _SAFE.fullmatch(table.table.name) else f"table{place}"
         tables.append(TableRows(name, table.table.title, tuple(rows)))
     return tuple(tables)
+
+
+def verdicts(tables: Sequence[TableRows]) -> Counter[str]:
+    """How many published values have which verdict."""
+    return Counter(row.verdict.word for table in tables for row in table.rows if row.verdict)
+
+
+def gain_verdicts(tables: Sequence[TableRows]) -> Counter[str]:
+    """How many published gains have which verdict."""
+    return Counter(row.published_gain.verdict.word for table in tables for row in table.rows if row.published_gain)
+
+
+def _published_as(entry: Entry, study: StudyEvidence) -> str:
+    """The values of the network that released weights belong to, from wherever the study has them."""
+    if not entry.released or entry.published:
+        return ""
+    entries = (one for table in study.tables for one in table.entries if one.alone)
+    alike = (one for one in entries if _student(one.run) == _student(entry.run))
+    values = (one.published for one in alike if one.published)
+    return ", ".join(dict.fromkeys(f"{text.number(one.miou)} on {one.split}" for one in values))
+
+
+def _baselines(study: StudyEvidence) -> Mapping[tuple[str, str], Entry]:
+    """Per student its row without teacher, the one with most seeds."""
+    found: dict[tuple[str, str], Entry] = {}
+    for entry in study.entries:
+        student = _student(entry.run)
+        if entry.alone and (student not in found or len(entry.evidence) > len(found[student].evidence)):
+            found[student] = entry
+    return found
 
 
 def _student(run: Run) -> tuple[str, str]:
@@ -127,30 +167,46 @@ def _student(run: Run) -> tuple[str, str]:
 def _label(entry: Entry, others: Iterable[Entry]) -> str:
     """What a row is called in figures and sentences."""
     if entry.is_teacher:
-        alike = [one for one in others if one.is_teacher]
+        alike = {one.key for one in others if one.is_teacher}
         return "teacher" if len(alike) == 1 else f"teacher {entry.run.network}"
-    name = "student alone" if entry.cell.method == "none" else entry.cell.method
-    students = {_student(one.run) for one in others if not one.is_teacher}
-    if len({network for _, network in students}) > 1:
+    name = _name(entry)
+    students = [one.run for one in others if not one.is_teacher]
+    if len({run.network for run in students}) > 1:
         name += f" · {entry.run.network}"
-    if len({recipe for recipe, _ in students}) > 1:
+    if len({run.recipe for run in students}) > 1:
         name += f" · {entry.run.recipe}"
-    return name
+    teachers = {one.run.teacher for one in others if _untaught(one) == _untaught(entry)}
+    return f"{name} · {entry.run.teacher}" if len(teachers) > 1 else name
 
 
-def _row(entry: Entry, label: str, gain: Gain | None, no_gain: str) -> Row:
+def _name(entry: Entry) -> str:
+    if entry.is_teacher:
+        return "teacher"
+    return "as released, rescored" if entry.released else "student alone" if entry.alone else entry.cell.method
+
+
+def _untaught(entry: Entry) -> tuple[str, str, str]:
+    return entry.run.recipe, entry.run.network, entry.run.method
+
+
+def _row(entry: Entry, label: str, gain: Gain | None, no_gain: str, published_gain: PublishedGain | None) -> Row:
     scored = entry.scored
     miou = _percent(one.score("miou") for one in scored)
     records = [one.record for one in scored if one.record]
+    trained = [] if entry.released else records
     costs = [one.evaluation["cost"] for one in scored if one.evaluation]
     pretrained = [one.pretraining["timing"]["wall_seconds"] for one in scored if one.pretraining]
     peak, device = _peak([record.get("memory", {}) for record in records])
     split = scored[0].evaluation["split"] if scored and scored[0].evaluation else None
+    selection = entry.published.selection if entry.published else "last"
+    compared = estimate([value for one in scored if (value := one.chosen(selection)) is not None])
     return Row(
         entry=entry,
+        name=_name(entry),
         label=label,
         miou=miou,
         pixel_accuracy=_percent(one.score("pixel_accuracy") for one in scored),
+        class_accuracy=_percent(one.score("class_accuracy") for one in scored),
         boundary_iou=_percent(one.score("boundary_iou") for one in scored),
         ece=_percent(one.score("ece") for one in scored),
         best_miou=_percent(one.best() for one in scored),
@@ -158,11 +214,13 @@ def _row(entry: Entry, label: str, gain: Gain | None, no_gain: str) -> Row:
         no_gain=no_gain,
         parameters=next((cost.get("parameters") for cost in costs), None),
         flops=next((cost.get("flops") for cost in costs), None),
-        seconds=estimate([float(record["timing"]["wall_seconds"]) for record in records if "timing" in record]),
+        seconds=estimate([float(record["timing"]["wall_seconds"]) for record in trained if "timing" in record]),
         pretraining_seconds=pretrained[0] if pretrained else None,
         peak_bytes=peak,
         peak_device=device,
-        verdict=judge(entry.published, miou, split, entry.missing or "no score"),
+        compared=compared,
+        verdict=judge(entry.published, compared, split, entry.missing or "no score"),
+        published_gain=published_gain,
     )
 
 
@@ -177,40 +235,3 @@ def _peak(memories: list[dict[str, float | None]]) -> tuple[float | None, str]:
         if values:
             return max(values), device
     return None, ""
-
-
-def _gain(study: StudyEvidence, entry: Entry, baseline: Entry | None) -> tuple[Gain | None, str]:
-    """Paired gain over the same student without teacher on the seeds that both have, or why there is none."""
-    if entry.is_teacher:
-        return None, ""
-    if entry.cell.method == "none":
-        return None, "reference"
-    if baseline is None:
-        return None, "no student without teacher in this study"
-    ours, theirs = ({one.run.seed: one for one in rows.scored} for rows in (entry, baseline))
-    if not ours:
-        return None, entry.missing
-    seeds = sorted(seed for seed in ours.keys() & theirs.keys() if seed is not None)
-    if not seeds:
-        return None, f"student without teacher: {baseline.missing}"
-    return _paired(study, [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-
-
-def _paired(study: StudyEvidence, ours: list[Evidence], theirs: list[Evidence]) -> tuple[Gain | None, str]:
-    sums, base = ([read_sums(study.root, one.run) for one in group] for group in (ours, theirs))
-    if any(one is None for one in (*sums, *base)):
-        return None, "per_image.npz is missing or damaged"
-    pairs = [(mine, other) for mine, other in zip(sums, base, strict=True) if mine and other]
-    if any(mine.ids != other.ids or mine.label.shape != other.label.shape for mine, other in pairs):
-        return None, "scored on other images than the student without teacher"
-    from segkd.evaluation.stats import paired_gain_interval
-
-    absent: Any = ours[0].evaluation["protocol"]["absent_classes"] if ours[0].evaluation else "nan"
-    gain, low, high = paired_gain_interval(
-        [mine.sums for mine, _ in pairs], [other.sums for _, other in pairs], resamples=RESAMPLES, seed=0, absent=absent
-    )
-    if math.isnan(gain + low + high):
-        return None, "no class occurs in label or prediction"
-    seeds = zip(ours, theirs, strict=True)
-    differences = tuple(PERCENT * ((a.score("miou") or 0.0) - (b.score("miou") or 0.0)) for a, b in seeds)
-    return Gain(PERCENT * gain, PERCENT * low, PERCENT * high, len(pairs), differences), ""

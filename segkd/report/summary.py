@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from segkd.report import text
-from segkd.report.rows import Row, TableRows
+from segkd.report.rows import Row, TableRows, gain_verdicts, verdicts
+from segkd.report.verdict import GAIN_WORDS, WORDS
 
 
 def summary(tables: Sequence[TableRows]) -> str:
@@ -15,15 +16,24 @@ def summary(tables: Sequence[TableRows]) -> str:
     done = sum(len(row.entry.scored) for row in rows)
     planned = sum(len(row.entry.evidence) for row in rows)
     if not done:
-        return f"Nothing has been measured yet: none of the study's {planned} runs has been evaluated."
+        nothing = f"Nothing has been measured yet: none of the study's {planned} runs has been evaluated."
+        return " ".join([nothing, *_against(tables)])
     sentences = [_finding(rows)]
     if done < planned:
         sentences.append(f"{planned - done} of {planned} runs are still missing.")
-    verdicts = Counter(row.verdict.word for row in rows if row.verdict)
-    if verdicts:
-        listed = ", ".join(f"{number} {word}" for word, number in verdicts.most_common())
-        sentences.append(f"Against the published values: {listed}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *_against(tables)])
+
+
+def _against(tables: Sequence[TableRows]) -> list[str]:
+    """What became of the published values and gains."""
+    values = (verdicts(tables), WORDS, "Against the published values")
+    gains = (gain_verdicts(tables), GAIN_WORDS, "Published gains")
+    return [f"{subject}: {listed(found, words)}." for found, words, subject in (values, gains) if found]
+
+
+def listed(counts: Counter[str], words: Sequence[str]) -> str:
+    """`2 reproduced, 1 not run`: the words that occur, in the order of `words`."""
+    return ", ".join(f"{counts[word]} {word.removeprefix('gain ')}" for word in words if counts[word])
 
 
 def _finding(rows: Sequence[Row]) -> str:
@@ -36,7 +46,8 @@ def _finding(rows: Sequence[Row]) -> str:
     first = (
         f"The student without teacher reaches {_percent(alone)} mIoU" if alone and alone.miou else "Scores are there"
     )
-    why = next((row.no_gain for row in rows if not row.entry.is_teacher and not row.is_baseline), "")
+    taught = (row for row in rows if not row.entry.is_teacher and not row.is_baseline)
+    why = next((row.no_gain or row.entry.missing for row in taught), "")
     return f"{first}; no gain can be given yet" + (f" ({why})." if why else ".") + _teacher(rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 INK, SOFT, LINE, PAPER = "#1d2126", "#5b636d", "#d3d7db", "#fdfdfb"
@@ -57,6 +57,12 @@ def draw(name: str, size: tuple[float, float], paint: Callable[[Any], None]) -> 
         out = io.BytesIO()
         canvas.print_svg(out, metadata={"Date": None, "Creator": "segkd", "Title": name})
     return out.getvalue().decode()
+
+
+def legend_columns(labels: Sequence[str], width: float, most: int) -> int:
+    """How many columns of a legend with these labels fit into `width` inches, 1 to `most`."""
+    widest = max(map(len, labels), default=0)
+    return max(1, min(most, int(width / (0.065 * widest + 0.5))))
 
 
 def inline(svg: str, name: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from markupsafe import Markup, escape
+
 from segkd.report.estimate import Estimate
 
 DASH = "–"
@@ -31,6 +35,16 @@ def interval(low: float | None, high: float | None, *, sign: bool = False) -> st
         return ""
     shown = signed if sign else number
     return f"[{shown(low)}, {shown(high)}]"
+
+
+def prose(value: str) -> Markup:
+    """Text of a study or a run for a page: escaped, and `words` between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value))))
+
+
+def probability(value: float | None) -> str:
+    """0.034, or < 0.001."""
+    return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def scaled(value: float | None, units: tuple[str, ...], step: float = 1000.0) -> str:

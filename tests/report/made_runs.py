@@ -40,6 +40,30 @@ def make_params(root: Path, **methods: dict[str, Any]) -> Params:
     return load_params(root / "params.yaml")
 
 
+def write_study(root: Path, name: str, study: Study) -> None:
+    """The study as workflow/studies/<name>.yaml."""
+    folder = root / "workflow/studies"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True)))
+
+
+def write_missing(root: Path, runs: dict[str, str], *needs: dict[str, Any]) -> None:
+    """What the availability check leaves."""
+    path = root / "data/receipts/missing.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"format": 1, "runs": runs, "needs": list(needs)}))
+
+
+def right_for(percent: float) -> float:
+    """Right pixels per class and image that give this mIoU: the inverse of `iou`."""
+    return 2 * PIXELS * percent / (100 + percent)
+
+
+def published(miou: float, **changes: Any) -> dict[str, Any]:
+    """A published value on the split that made runs are scored on."""
+    return {"miou": miou, "split": "test", "source": "a paper"} | changes
+
+
 def make_study(*cells: dict[str, Any], **changes: Any) -> Study:
     content = {
         "title": "A study",

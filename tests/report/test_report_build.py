@@ -19,6 +19,7 @@ from segkd.config.runs import Run
 from segkd.config.study import Published
 from segkd.report.build import report
 from segkd.report.estimate import Estimate, estimate
+from segkd.report.landing import landing
 from segkd.report.verdict import judge, verdict
 
 
@@ -28,6 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = make_params(root)
     write_usual(root, params)
     report("a-study", params, root, definition=make_study())
+    landing(root)
     return root / "reports/a-study"
 
 
@@ -55,6 +57,7 @@ class TestNumbers:
         half = 4.302652729911275 * stdev(values) / 3**0.5  # t(0.975, 2)
         assert (found.low, found.high) == (pytest.approx(mean(values) - half), pytest.approx(mean(values) + half))
 
+    @pytest.mark.fault("P1", "a report that is built twice")
     def test_two_builds_are_equal_to_the_byte(self, built: Path, tmp_path: Path) -> None:
         params = make_params(tmp_path)
         write_usual(tmp_path, params)
@@ -99,6 +102,7 @@ class TestPage:
 
 
 class TestMissingAndHostile:
+    @pytest.mark.fault("P3", "a run that is missing from a report")
     def test_a_missing_run_is_counted_and_named(self, tmp_path: Path) -> None:
         params = make_params(tmp_path)
         write_usual(tmp_path, params)
@@ -108,6 +112,7 @@ class TestMissingAndHostile:
         assert [row["n"] for row in rows] == ["1", "3", "2"]
         assert "kd@large/seed2" in (tmp_path / "reports/a-study/index.html").read_text()
 
+    @pytest.mark.fault("P3", "a report before anything ran")
     def test_nothing_run_yet(self, tmp_path: Path) -> None:
         params = make_params(tmp_path)
         report("a-study", params, tmp_path, definition=make_study())
@@ -122,6 +127,7 @@ class TestMissingAndHostile:
         report("a-study", params, tmp_path, definition=make_study())
         assert "worse" in (tmp_path / "reports/a-study/table.md").read_text()
 
+    @pytest.mark.fault("P4", "names that hold HTML, Markdown or formulas")
     def test_names_cannot_inject(self, tmp_path: Path) -> None:
         params = make_params(tmp_path)
         write_usual(tmp_path, params)
@@ -163,7 +169,7 @@ def test_one_seed_is_uncertain_and_other_protocols_are_not_compared() -> None:
         assert other is not None
         assert other.word == "not comparable"
         assert other.reason
-    missing = judge(PUBLISHED, None, "val", "no GPU")
+    missing = judge(PUBLISHED, None, None, "no GPU")
     assert missing is not None
     assert (missing.word, missing.reason) == ("not run", "no GPU")
     assert judge(None, three, "val", "") is None
