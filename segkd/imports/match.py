@@ -164,15 +164,20 @@ def suggestions(
 
 
 def _message(best: Match, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Everything that stays unmatched, and what could belong together."""
-    pairs = suggestions(list(best.unmatched), best.missing, found, own)
+    """Everything that stays unmatched, each key once: beside the one it could belong to, or alone."""
+    pairs = dict(suggestions(list(best.unmatched), best.missing, found, own))
+    told = {name: f"{_kind(found[name])}: {why}" for name, why in best.unmatched.items()}
     parts = {
         "in the file, without a place in the network": [
-            f"{name} {_kind(found[name])}: {why}" for name, why in best.unmatched.items()
+            f"{name} {text}" for name, text in told.items() if name not in pairs
         ],
-        "in the network, filled by nothing": [f"{key} {_kind(own[key])}" for key in best.missing],
+        "in the network, filled by nothing": [
+            f"{key} {_kind(own[key])}" for key in best.missing if key not in pairs.values()
+        ],
+        "unmatched on both sides, could belong together by shape and order (file ~ network)": [
+            f"{name} ~ {key} {told[name]}" for name, key in pairs.items()
+        ],
         "of another shape or kind (file -> network)": best.misfits,
-        "could belong together, by shape and order": [f"{a} ~ {b} {_kind(own[b])}" for a, b in pairs],
     }
     lists = "\n".join(f"  {title}:\n{listing(faults, limit=len(faults))}" for title, faults in parts.items() if faults)
     counts = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
-import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from segkd.config.fingerprint import code_fingerprint
 from segkd.config.load import load_params
@@ -21,7 +22,7 @@ from segkd.imports.read import Foreign, read_checkpoint
 from segkd.imports.rules import UserRules, load_rules
 from segkd.networks import weights
 from segkd.training import manifest
-from segkd.training.device import choose
+from segkd.training.device import Place
 
 log = logging.getLogger(__name__)
 STEP = "import"
@@ -44,40 +45,22 @@ def import_checkpoint(
     CheckpointError for a file that cannot be read or does not fit, or in whose place another import lies; ConfigError
     for a name that does not exist, or a network that the layout cannot become.
     """
-    started, clock = manifest.now(), time.perf_counter()
+    started = manifest.now()
     run = Run(recipe, network, RELEASED)
     resolved = resolve(load_params(root / "params.yaml"), run)
-    own, table = load_rules(rules), layout_of(layout)
-    foreign = read_checkpoint(file)
-    folder = root / run.folder
+    table, own = layout_of(layout), load_rules(rules)
+    foreign, folder = read_checkpoint(file), root / run.folder
     _keep_other(folder, foreign, fresh)
-    place = choose("float32", resolved.recipe.threads)
     done = convert(foreign, layout, resolved.network, len(info_of(resolved.dataset).classes), own)
     differing = differences(table, resolved.network, resolved.recipe)
     for one in differing:
         log.warning("%s: not quite the released network: %s", run.name, one)
+    origin = _origin(resolved, root)
+    account = _account(foreign, layout, done, own, rules) | {"differences": differing}
     words = ["segkd", "import-checkpoint", file.name, "--from", layout, "--network", network, "--recipe", recipe]
-    record: dict[str, Any] = {
-        "format": 1,
-        "run": run.name,
-        "step": STEP,
-        **_origin(resolved, root),
-        "weights": _write(folder, done),
-        "best": None,
-        "import": {
-            **_account(foreign, layout, done, own, rules),
-            "differences": differing,
-            "seconds": round(time.perf_counter() - clock, 3),
-        },
-        "seed": run.seed,
-        "versions": manifest.versions(),
-        "hardware": manifest.hardware(place),
-        "timing": _untrained(started),
-        "memory": {},
-        "drift": [],
-        "parameters": sum(parameter.numel() for parameter in done.network.parameters()),
-        "command": shlex.join([*words, *(["--rules", rules.name] if rules else [])]),
-    }
+    command = shlex.join([*words, *(["--rules", rules.name] if rules else [])])
+    made = {"weights": _write(folder, done), "best": None, STEP: account, **_manifest(done, started)}
+    record = {"format": 1, "run": run.name, "step": STEP, "seed": run.seed, **origin, **made, "command": command}
     write_json(folder / "run.json", record)
     log.info("%s: imported %s, %d tensors", run.name, file.name, len(done.match.filled))
     return folder
@@ -138,13 +121,20 @@ def _account(foreign: Foreign, layout: str, done: Converted, own: UserRules, rul
     }
 
 
-def _untrained(started: str) -> dict[str, Any]:
-    """Times in the form that tracking and report read: nothing was trained here."""
+def _manifest(done: Converted, started: str) -> dict[str, Any]:
+    """What a trained run tells of its training, in the form that tracking and report read: there was none here."""
     return {
-        "started": started,
-        "finished": manifest.now(),
-        "wall_seconds": 0.0,
-        "iterations": 0,
-        "iterations_per_second": None,
-        "resumes": 0,
+        "versions": manifest.versions(),
+        "hardware": manifest.hardware(Place(torch.device("cpu"))),
+        "timing": {
+            "started": started,
+            "finished": manifest.now(),
+            "wall_seconds": 0.0,
+            "iterations": 0,
+            "iterations_per_second": None,
+            "resumes": 0,
+        },
+        "memory": {},
+        "drift": [],
+        "parameters": sum(parameter.numel() for parameter in done.network.parameters()),
     }

@@ -47,7 +47,7 @@ def test_a_rule_renames_the_front_up_to_a_dot() -> None:
 )
 def test_every_missing_and_every_extra_key_is_told(missing: set[str], extra: set[str], seed: int) -> None:
     found = {key: tensor for key, tensor in THEIRS.items() if key not in missing}
-    found |= {key: torch.zeros(9, 9) for key in extra}
+    found |= {key: torch.zeros(3) for key in extra}
     order = sorted(found)
     random.Random(seed).shuffle(order)
     found = {key: found[key] for key in order}
@@ -62,11 +62,12 @@ def test_every_missing_and_every_extra_key_is_told(missing: set[str], extra: set
         return
     with pytest.raises(CheckpointError) as caught:
         match(found, OWN, {"only": [RULES]}, {}, {})
-    lines = [line.strip(" -") for line in str(caught.value).splitlines()]
-    assert {line.split()[0] for line in lines if line.endswith(": no rule")} == extra
-    start = lines.index("in the network, filled by nothing:") + 1 if gone else len(lines)
-    told = {line.split()[0] for line in lines[start:] if "~" not in line and not line.endswith(":")}
-    assert told == {rename(name, RULES)[0] for name in gone}
+    lines = [line.removeprefix("  - ") for line in str(caught.value).splitlines() if line.startswith("  - ")]
+    both = [line.split()[:3:2] for line in lines if " ~ " in line]
+    theirs = [line.split()[0] for line in lines if line.endswith(": no rule")]
+    ours = [line.split()[0] for line in lines if ": no rule" not in line] + [key for _, key in both]
+    assert sorted(theirs) == sorted(extra)
+    assert sorted(ours) == sorted(rename(name, RULES)[0] for name in gone)
 
 
 @pytest.mark.fault("P3", "a checkpoint that can be read in two ways")
