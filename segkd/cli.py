@@ -101,6 +101,24 @@ def evaluate(run: RunName, config_hash: ConfigHash = None) -> None:
     _run("evaluate", run, config_hash)
 
 
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a checkpoint as its authors released it")],
+    layout: Annotated[str, typer.Option("--from", help="whose names it has: cirkd, aicsd, attnfd, torchvision, mmseg")],
+    network: Annotated[str, typer.Option(help="a name under `networks` in params.yaml")],
+    recipe: Annotated[str, typer.Option(help="a name under `recipes`: on which data, and how, it will be scored")],
+    rules: Annotated[Path | None, typer.Option(help="YAML file with rules for names that differ")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="replace an import of another file")] = False,
+    root: Annotated[Path, typer.Option(help="the project's folder")] = Path(),
+) -> None:
+    """Make a run of a network that authors released, to be scored as it is: RECIPE/NETWORK/as-released/seed0."""
+    from segkd import steps
+
+    typer.echo(
+        steps.import_checkpoint(file, layout, network=network, recipe=recipe, rules=rules, fresh=fresh, root=root)
+    )
+
+
 @app.command()
 def report(study: StudyName) -> None:
     """Write a study's tables, figures and page, into reports."""

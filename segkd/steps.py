@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from segkd.config.load import load_params, load_study
 from segkd.config.params import Params
-from segkd.config.runs import PREPARED, RAW, Run, pick, resolve, study_runs
+from segkd.config.runs import PREPARED, RAW, RELEASED, Run, pick, resolve, study_runs
 from segkd.errors import ConfigError, explain
 
 if TYPE_CHECKING:
@@ -84,6 +84,22 @@ def evaluate(run: Run, options: Options) -> Path:
     return score(run, root=options.root)
 
 
+def import_checkpoint(
+    file: Path,
+    layout: str,
+    *,
+    network: str,
+    recipe: str,
+    rules: Path | None = None,
+    fresh: bool = False,
+    root: Path = Path(),
+) -> Path:
+    """Make a run of a checkpoint that authors released, every key accounted for; returns its folder."""
+    from segkd.imports.step import import_checkpoint as bring
+
+    return bring(file, layout, network=network, recipe=recipe, rules=rules, fresh=fresh, root=root)
+
+
 def track(study: str, *, root: Path = Path()) -> dict[str, dict[str, str]]:
     """Mirror a study's runs into MLflow, if MLflow is there; returns the MLflow run of each run, or why none."""
     from segkd.tracking.replay import track as replay
@@ -146,6 +162,16 @@ def _train(step: str, run: Run, options: Options) -> None:
 def _job(step: str, run: Run, params: Params, options: Options) -> Job:
     from segkd.training.inputs import Job
 
+    if run.method == RELEASED:
+        raise ConfigError(
+            explain(
+                f"{run.name!r} cannot be trained: it stands for weights that its authors released.",
+                expected="their checkpoint, imported",
+                found=f"segkd {step}",
+                where=options.root / run.folder,
+                fix=f"segkd import-checkpoint FILE --from LAYOUT --network {run.network} --recipe {run.recipe}",
+            )
+        )
     _expect(params, run, options.config_hash)
     _have_data(params, [run], options.root)
     return Job(

@@ -25,6 +25,7 @@ ROOTS: dict[str, tuple[str, ...]] = {
     "teacher": _TRAINING,
     "student": _TRAINING,
     "autoencoder": ("segkd.training.pretrain",),
+    "import": ("segkd.imports.step",),
     "evaluate": ("segkd.evaluation.step",),
     "track": ("segkd.tracking.replay",),
     "report": ("segkd.report.build",),
