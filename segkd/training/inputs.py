@@ -13,7 +13,7 @@ from segkd.config.network import NetworkConfig
 from segkd.config.recipe import Recipe
 from segkd.config.runs import PREPARED, Resolved, Run
 from segkd.data.prepared import Prepared
-from segkd.errors import CheckpointError, ConfigError, DataError, explain
+from segkd.errors import CheckpointError, ConfigError, DataError, explain, listing
 from segkd.files import read_json
 from segkd.networks import weights
 from segkd.networks.build import Network, build
@@ -64,8 +64,30 @@ class Finished:
 
 
 def prepared(job: Job) -> Prepared:
-    """The recipe's prepared data set."""
-    return Prepared(job.root / PREPARED / job.recipe.dataset)
+    """The recipe's prepared data set; DataError where a split that the run needs is missing or has nothing labelled."""
+    data = Prepared(job.root / PREPARED / job.recipe.dataset)
+    rule = job.recipe.evaluation
+    needed = dict.fromkeys(["train", rule.split, *([rule.select_split] if rule.select_every else [])])
+    faults = [fault for name in needed if (fault := _unlabelled(data, name))]
+    if faults:
+        raise DataError(
+            explain(
+                f"Data set {data.name!r} cannot be trained on.",
+                expected="at least one labelled pixel in each split that the recipe names",
+                found="\n" + listing(faults),
+                where=data.path,
+                fix="correct the labels or their description, and prepare the data again",
+            )
+        )
+    return data
+
+
+def _unlabelled(data: Prepared, name: str) -> str:
+    """What is wrong where a network could learn or show nothing; it would only be found after hours, or never."""
+    ids = data.split(name).ids
+    if data.class_pixels[name].sum():
+        return ""
+    return f"split {name}: every pixel of its {len(ids)} images is ignored (255), first {', '.join(ids[:3])}"
 
 
 def finished(root: Path, run: Run) -> Finished:
