@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,13 +43,14 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a file in workf
 def download(
     name: DatasetName,
     source: Annotated[
-        Path | None, typer.Option("--from", help="a copy you already have, instead of the network")
+        Path | None, typer.Option("--from", help="a copy you have, archives or unpacked, instead of the network")
     ] = None,
+    keep: Annotated[bool, typer.Option("--keep-archives", help="leave archives in .archives after extraction")] = False,
 ) -> None:
     """Fetch and verify a data set as published, into data/raw."""
     from segkd import steps
 
-    typer.echo(steps.download(name, source=source))
+    typer.echo(steps.download(name, source=source, keep=keep))
 
 
 @app.command()
@@ -128,6 +130,14 @@ def report(study: StudyName) -> None:
 
 
 @app.command()
+def landing() -> None:
+    """Write the page over all studies, built or not: which published numbers hold."""
+    from segkd import steps
+
+    typer.echo(steps.landing())
+
+
+@app.command()
 def score(
     labels: Annotated[Path, typer.Option(help="folder of label PNGs")],
     predictions: Annotated[Path, typer.Option(help="folder of prediction PNGs with the same names")],
@@ -137,6 +147,23 @@ def score(
     from segkd import steps
 
     typer.echo(steps.score(labels, predictions, dataset))
+
+
+@app.command()
+def plan(
+    studies: Annotated[
+        list[str] | None, typer.Argument(metavar="[STUDY]...", help="shown with every table; none: all, in one table")
+    ] = None,
+    tflops: Annotated[float, typer.Option(min=0.001, help="dense bfloat16 peak of the GPU; 312 is an A100")] = 312.0,
+    utilisation: Annotated[float, typer.Option(min=0.001, max=1, help="share of it that training reaches")] = 0.25,
+    json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Say what studies consist of, what they cost, and what this machine lacks for them; nothing is started."""
+    from segkd import steps
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    text = steps.plan(studies or (), tflops=tflops, utilisation=utilisation, as_json=json, width=width)
+    typer.echo(text, nl=json)
 
 
 @app.command()

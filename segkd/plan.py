@@ -7,13 +7,13 @@ step's output and runs the step again where one differs. It compares them as a s
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segkd.config.base import canonical, digest
-from segkd.config.data import DatasetConfig
+from segkd.config.data import DatasetConfig, FolderData
 from segkd.config.fingerprint import code_fingerprint, declares
 from segkd.config.load import load_study
 from segkd.config.params import Params
@@ -92,9 +92,11 @@ _sources: dict[str, str] = {}
 
 
 def _source(key: str, config: DatasetConfig) -> str:
-    """The data set's fingerprint, computed once: a `folder` data set is read for it."""
+    """The data set's fingerprint, computed once: a `folder` data set is read for it, where there is one."""
     from segkd.data.fingerprint import source_fingerprint
 
+    if isinstance(config, FolderData) and not Path(config.root, config.description).is_file():
+        return "not there"  # it can be planned; what would be built from it is left out
     if key not in _sources:
         _sources[key] = source_fingerprint(config)
     return _sources[key]
@@ -135,6 +137,25 @@ def evaluation_slice(params: Params, run: Run) -> Slice:
 def study_slice(name: str, study: Study, step: str) -> Slice:
     """What track and report depend on, beside the runs: the study's own words and the code."""
     return {"study": f"study: {name} {digest(study)}", "code": f"code: {_fingerprint(step)}"}
+
+
+def reasons_slice(reasons: Mapping[str, str]) -> Slice:
+    """What a study's page says of runs that cannot be made here; reason per run."""
+    return {"missing": f"missing: {canonical(dict(reasons))}"}
+
+
+def landing_slice(params: Params, folder: Path = STUDIES) -> Slice:
+    """What the page over all studies depends on, beside the built ones: all studies' words, and what names mean."""
+    texts = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in study_names(folder)}
+    meant = {
+        "datasets": {name: recipe.dataset for name, recipe in params.recipes.items()},
+        "methods": {name: entry.method for name, entry in params.methods.items()},
+    }
+    return {
+        "studies": f"studies: {digest(texts)}",
+        "names": f"names: {digest(meant)}",
+        "code": f"code: {_fingerprint('landing')}",
+    }
 
 
 def check_slice(params: Params) -> Slice:

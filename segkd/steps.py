@@ -5,9 +5,10 @@ Here the rooms meet: training gets its journal and its validation handed in, so 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING
 from segkd.config.load import load_params, load_study
 from segkd.config.params import Params
 from segkd.config.runs import PREPARED, RAW, RELEASED, Run, pick, resolve, study_runs
-from segkd.errors import ConfigError, explain
+from segkd.errors import ConfigError, SegkdError, explain
 
 if TYPE_CHECKING:
     from segkd.training.inputs import Job
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,15 @@ class Options:
     save_seconds: float = 60.0
 
 
-def download(name: str, *, root: Path = Path(), source: Path | None = None) -> Path:
-    """Fetch and verify a data set as published, or take it from `source`; returns data/raw/<name>."""
+def download(name: str, *, root: Path = Path(), source: Path | None = None, keep: bool = False) -> Path:
+    """Fetch and verify a data set as published, or take it from `source`; returns data/raw/<name>/manifest.json.
+
+    keep: leave the archives in data/raw/<name>/.archives when they are extracted.
+    """
     from segkd.data.download import download as fetch
 
     config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
-    return fetch(name, config, root / RAW / name, source=source)
+    return fetch(name, config, root / RAW / name, source=source, keep=keep)
 
 
 def prepare(name: str, *, root: Path = Path()) -> Path:
@@ -116,6 +122,13 @@ def report(study: str, *, root: Path = Path()) -> Path:
     return build(study, root=root)
 
 
+def landing(*, root: Path = Path()) -> Path:
+    """Write the page over all studies: the score over all published numbers; returns reports/index.html."""
+    from segkd.report.landing import landing as build
+
+    return build(root)
+
+
 def score(labels: Path, predictions: Path, name: str, *, root: Path = Path()) -> str:
     """Score prediction PNGs against label PNGs of a data set; returns the scores as JSON text."""
     import json
@@ -124,6 +137,30 @@ def score(labels: Path, predictions: Path, name: str, *, root: Path = Path()) ->
 
     config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
     return json.dumps(score_dataset(labels, predictions, config).as_json(), indent=1)
+
+
+def plan(
+    studies: Sequence[str] = (),
+    *,
+    tflops: float = 312.0,
+    utilisation: float = 0.25,
+    as_json: bool = False,
+    width: int | None = None,
+    root: Path = Path(),
+) -> str:
+    """What studies (none: all) consist of, cost and lack here, as text or JSON; named ones with every table.
+
+    tflops, utilisation: the GPU that hours are stated for; width: of the terminal, None for plain text.
+    """
+    import json
+
+    from segkd.overview.as_json import as_json as describe
+    from segkd.overview.cost import Machine
+    from segkd.overview.show import text
+    from segkd.overview.study import overview
+
+    found = overview(studies, Machine(tflops, utilisation), root)
+    return json.dumps(describe(found), indent=1) if as_json else text(found, details=bool(studies), width=width)
 
 
 def check(*, root: Path = Path()) -> list[str]:
@@ -194,8 +231,15 @@ def _have_data(params: Params, runs: list[Run], root: Path) -> None:
 
 
 def _have_data_of(study: str, root: Path) -> None:
+    """The data that a study's pictures show; where they cannot be had again, there are none, and the page says so."""
     params = load_params(root / "params.yaml")
-    _have_data(params, study_runs(params, load_study(study, root / "workflow/studies")), root)
+    runs = study_runs(params, load_study(study, root / "workflow/studies"))
+    first = {resolve(params, run).recipe.dataset: run for run in runs}
+    for name, run in first.items():
+        try:
+            _have_data(params, [run], root)
+        except SegkdError as error:
+            log.warning("study %s without pictures of %s: %s", study, name, error)
 
 
 def _expect(params: Params, run: Run, config_hash: str | None) -> None:

@@ -6,8 +6,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from segkd import plan
+from segkd.availability.decision import Ledger
 from segkd.config.load import load_params, load_study
-from segkd.config.runs import REPORTS, Run, pick, resolve, study_runs, teacher_of
+from segkd.config.runs import RELEASED, REPORTS, Run, pick, resolve, study_runs, teacher_of
 from segkd.errors import SegkdError
 from segkd.plan import study_names
 
@@ -38,6 +39,11 @@ def page(study):
     return f"{REPORTS}/{study}/index.html"
 
 
+def metrics(study):
+    """The numbers behind a study's page."""
+    return f"{REPORTS}/{study}/metrics.json"
+
+
 def dataset(name):
     """A data set's entry in params.yaml."""
     return pick(PARAMS.datasets, name, "dataset")
@@ -64,8 +70,10 @@ def pretraining(wildcards):
 
 
 def scored(wildcards):
-    """All finished and scored runs of a study."""
-    return [f"{run.folder}/{name}" for run in runs_of(wildcards.study) for name in ("run.json", "evaluation.json")]
+    """All finished and scored runs of a study, without those that cannot be made here."""
+    left_out = LEDGER.left_out(wildcards.study)
+    runs = [run for run in runs_of(wildcards.study) if run.name not in left_out]
+    return [f"{run.folder}/{name}" for run in runs for name in ("run.json", "evaluation.json")]
 
 
 def recipe(wildcards):
@@ -107,14 +115,38 @@ def of_study(step):
     return per_entry(("study", "code"), lambda w: plan.study_slice(w.study, load_study(w.study), step))
 
 
+def of_missing():
+    """Slice of what a study's page says about runs that are left out."""
+    return per_entry(("missing",), lambda w: plan.reasons_slice(LEDGER.left_out(w.study)))
+
+
+def missing(wildcards):
+    """What the page over all studies says about runs that are left out."""
+    return plan.reasons_slice({run: why for study in CHOICE.names for run, why in LEDGER.left_out(study).items()})[
+        "missing"
+    ]
+
+
+def occasion():
+    """What Snakemake was called for: to do things, to say what it would do, or another (a job, a look at results)."""
+    if not workflow.is_main_process or workflow.executor_plugin is None or workflow.touch:
+        return "other"
+    return "dry run" if workflow.dryrun else "run"
+
+
 def per_entry(keys, slices):
     """One parameter per entry, so that Snakemake names the entry that changed."""
     return {key: lambda wildcards, key=key: slices(wildcards)[key] for key in keys}
 
 
 PARAMS, CHOICE, TEACHERS, CHECK = planned()
+LEDGER = Ledger(PARAMS, CHOICE.names, occasion, logger.warning)
 if workflow.is_main_process:
     logger.info(f"segkd: {CHOICE}")
+
+
+onstart:
+    LEDGER.record()
 
 
 wildcard_constraints:
@@ -123,4 +155,4 @@ wildcard_constraints:
 
 
 TEACHER = "|".join(map(re.escape, sorted(TEACHERS))) or "(?!)"
-STUDENT = rf"(?!(?:{TEACHER})/)[^/]+/[^/]+/[^/]+/seed\d+"
+STUDENT = rf"(?!(?:{TEACHER})/)[^/]+/[^/]+/(?!{RELEASED}/)[^/]+/seed\d+"  # released weights are imported, never made

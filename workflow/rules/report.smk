@@ -37,5 +37,6 @@ rule report:
         gpu=0,
     params:
         **of_study("report"),
+        **of_missing(),
     shell:
         "segkd report {wildcards.study} > {log} 2>&1"
