@@ -6,6 +6,7 @@ but of the picture alone, so that no padding bleeds into it. Sources: papers/pro
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -16,16 +17,16 @@ from numpy.random import Generator
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from segkd.config.recipe import Augmentation, Scale
+from segkd.config.recipe import Augmentation, Normalise, Scale
 from segkd.data.resize import Size, resize_image, resize_label, scaled_size
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right of the picture within the crop
 
 
 class Sample(NamedTuple):
-    """One training crop: image (3, h, w) and label (h, w), uint8; outside `box` there is only padding."""
+    """One training crop: image (h, w, 3) and label (h, w), uint8; outside `box` there is only padding."""
 
-    image: UInt8[np.ndarray, "3 h w"]
+    image: UInt8[np.ndarray, "h w 3"]
     label: UInt8[np.ndarray, "h w"]
     box: Box
 
@@ -95,13 +96,13 @@ def _placed(
 ) -> Sample:
     """Pad bottom and right to the crop's size, then mirror left and right where `flip`."""
     height, width = classes.shape
-    image = np.zeros((3, *config.crop), np.uint8)
+    image = np.zeros((*config.crop, 3), np.uint8)
     label = np.full(config.crop, config.pad_label, np.uint8)
-    left = config.crop[1] - width if flip else 0
-    turn = slice(None, None, -1 if flip else 1)
-    image[:, :height, left : left + width] = picture[:, turn].transpose(2, 0, 1)
-    label[:height, left : left + width] = classes[:, turn]
-    return Sample(image, label, (0, left, height, left + width))
+    image[:height, :width], label[:height, :width] = picture, classes
+    if not flip:
+        return Sample(image, label, (0, 0, height, width))
+    mirrored = torch.from_numpy(image).flip(1).numpy()  # a tenth of numpy's time, whose inner loop is 3 bytes long
+    return Sample(mirrored, label[:, ::-1], (0, config.crop[1] - width, height, config.crop[1]))
 
 
 def normalise(
@@ -109,21 +110,28 @@ def normalise(
 ) -> Float32[Tensor, "b 3 h w"]:
     """(x / divide - mean) / std per channel, in `config.normalise`'s channel order, on the images' device.
 
-    Outside `boxes` (None: no padding) the result is 0 for pad_image "mean"; for "black" it is what black becomes.
+    Outside `boxes` (None: no padding) the result is 0 for pad_image "mean"; for "black" it is what black becomes. The
+    result is channels-last; it costs least where `images` are, too. `boxes` on the CPU cost no waiting for a GPU.
     """
-    rule = config.normalise
-    values = images.flip(1) if rule.order == "bgr" else images
-    mean = torch.tensor(rule.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(rule.std, device=images.device).view(1, 3, 1, 1)
-    result = values.to(torch.float32).div_(rule.divide).sub_(mean).div_(std)
-    if boxes is None or config.pad_image == "black":
-        return result
-    return result.masked_fill_(~_inside(boxes.to(images.device), images.shape[2], images.shape[3]), 0.0)
+    batch, _, height, width = images.shape
+    pixels = images.permute(0, 2, 3, 1)
+    if config.normalise.order == "bgr":
+        pixels = pixels.flip(3)
+    mean, std = _statistics(config.normalise, width, images.device)
+    rows = pixels.flatten(2).to(torch.float32).div_(config.normalise.divide).sub_(mean).div_(std)
+    result = rows.view(batch, height, width, 3).permute(0, 3, 1, 2)
+    if boxes is not None and config.pad_image == "mean":
+        for image, (top, left, bottom, right) in zip(result, boxes.tolist(), strict=True):
+            for padding in (image[:, :top], image[:, bottom:], image[:, :, :left], image[:, :, right:]):
+                padding.zero_()
+    return result
 
 
-def _inside(boxes: Int64[Tensor, "b 4"], height: int, width: int) -> Tensor:
-    """(b, 1, h, w) bool: pixels of the picture."""
-    top, left, bottom, right = boxes.view(-1, 4, 1).unbind(1)
-    row, column = torch.arange(height, device=boxes.device), torch.arange(width, device=boxes.device)
-    rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
-    return (rows[:, :, None] & columns[:, None, :])[:, None]
+@functools.lru_cache(maxsize=64)
+def _statistics(rule: Normalise, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every number in a row of `width` pixels: one long run of memory, not 3 short ones.
+
+    Kept, since a copy to a GPU at every step would make the host wait.
+    """
+    mean, std = (torch.tensor(values, device=device).repeat(width) for values in (rule.mean, rule.std))
+    return mean, std

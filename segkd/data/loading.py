@@ -26,10 +26,13 @@ AHEAD = 2  # batches per worker that are made before they are asked for
 
 
 class Batch(NamedTuple):
-    """`recipe.batch` crops. boxes: top, left, bottom, right of the picture in each crop; 255 in labels = ignored."""
+    """`recipe.batch` crops. boxes: top, left, bottom, right of the picture in each crop; 255 in labels = ignored.
+
+    Bytes, so that little travels to a GPU; images are channels-last. Losses take labels as int64.
+    """
 
     images: UInt8[Tensor, "b 3 h w"]
-    labels: Int64[Tensor, "b h w"]
+    labels: UInt8[Tensor, "b h w"]
     boxes: Int64[Tensor, "b 4"]
     ids: tuple[str, ...]
     iteration: int
@@ -37,12 +40,20 @@ class Batch(NamedTuple):
 
 
 def batches(
-    split: Split, recipe: Recipe, *, seed: int, start: int, stop: int, workers: int = 0, timeout: float = 300.0
+    split: Split,
+    recipe: Recipe,
+    *,
+    seed: int,
+    start: int,
+    stop: int,
+    workers: int = 0,
+    timeout: float = 300.0,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Batches of the iterations start, ..., stop - 1.
 
-    workers: threads beside this one; timeout: seconds to wait for a batch from them. DataError names the sample that
-    cannot be loaded or does not come.
+    workers: threads beside this one; timeout: seconds to wait for a batch from them; pin: in memory that a GPU copies
+    from by itself. DataError names the sample that cannot be loaded or does not come.
     """
     if len(split) == 0:
         raise DataError(
@@ -54,7 +65,7 @@ def batches(
                 fix="add images to the split and prepare the data again",
             )
         )
-    maker = _Maker(split, recipe, seed)
+    maker = _Maker(split, recipe, seed, pin)
     wanted = range(start, stop)
     return _ahead(maker, wanted, workers, timeout) if workers else map(maker.make, wanted)
 
@@ -62,8 +73,8 @@ def batches(
 class _Maker:
     """Makes the batch of any iteration; `doing` holds the sample that each unfinished one is at."""
 
-    def __init__(self, split: Split, recipe: Recipe, seed: int) -> None:
-        self.split, self.recipe, self.seed = split, recipe, seed
+    def __init__(self, split: Split, recipe: Recipe, seed: int, pin: bool) -> None:
+        self.split, self.recipe, self.seed, self.pin = split, recipe, seed, pin
         self.doing: dict[int, int] = {}
 
     def make(self, iteration: int) -> Batch:
@@ -76,8 +87,10 @@ class _Maker:
             samples.append(self._sample(epoch, index, repeat))
         self.doing.pop(iteration)
         images, labels, boxes = (torch.from_numpy(np.stack(column)) for column in zip(*samples, strict=True))
+        if self.pin:
+            images, labels = images.pin_memory(), labels.pin_memory()
         ids = tuple(self.split.ids[index] for index, _ in chosen)
-        return Batch(images, labels.long(), boxes, ids, iteration, epoch)
+        return Batch(images.permute(0, 3, 1, 2), labels, boxes, ids, iteration, epoch)
 
     def _sample(self, epoch: int, index: int, repeat: int) -> Sample:
         rng = sample_rng(self.seed, epoch, index, repeat)

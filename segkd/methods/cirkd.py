@@ -184,6 +184,8 @@ class CIRKD(Method):
             self.projector = Projector(student.embedding.channels, teacher.embedding.channels)
             self.memory = Memory(config, teacher.embedding.channels, classes)
             self.register_buffer("seed", torch.randint(2**48, ()))  # equal in all processes: so are their memories
+            self._known_seed: int | None = None  # the same, read once: reading makes host and device wait
+            self.register_load_state_dict_post_hook(_forget_seed)  # type: ignore[no-untyped-call]
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
         """{"kd", "minibatch", "pixel", "region"}, weighted. The memory is filled before the loss is computed."""
@@ -210,7 +212,9 @@ class CIRKD(Method):
         config, terms = self.config, {}
         if not (config.pixel or config.region):
             return {}
-        generator = torch.Generator().manual_seed(int(self.seed) + progress.iteration)
+        if self._known_seed is None:
+            self._known_seed = int(self.seed)
+        generator = torch.Generator().manual_seed(self._known_seed + progress.iteration)
         self.memory.update(gathered(teacher.embedding), gathered(labels), generator)
         projected = self.projector(student.embedding)
         sides: dict[str, tuple[float, Ring | None, int]] = {
@@ -223,3 +227,8 @@ class CIRKD(Method):
                 loss = memory_loss(projected, teacher.embedding, labels, rows, written, temperature=config.temperature)
                 terms[name] = weight * loss
         return terms
+
+
+def _forget_seed(method: nn.Module, _: object) -> None:
+    assert isinstance(method, CIRKD)
+    method._known_seed = None

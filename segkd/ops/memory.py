@@ -62,7 +62,7 @@ class Ring(nn.Module):
         """
         count = min(count, self.size)
         device = self.entries.device
-        order = torch.randperm(self.size, generator=generator).to(device)
+        order = sent(torch.randperm(self.size, generator=generator), device)
         below = order < self.filled.amax()
         slots = order[torch.argsort(below.logical_not().int(), stable=True)[:count]]
         written = (slots < self.filled[:, None]).flatten()
@@ -86,7 +86,7 @@ def choose(
         0, flat, torch.ones_like(flat)
     )
     starts = sizes.cumsum(0) - sizes
-    shuffled = torch.randperm(images * n, generator=generator).to(device)
+    shuffled = sent(torch.randperm(images * n, generator=generator), device)
     order = shuffled[torch.argsort(flat[shuffled], stable=True)]  # by image and class, at random within
     if pick == "first":
         raster = torch.empty_like(order)
@@ -95,6 +95,11 @@ def choose(
     at = starts.view(images, classes + 1)[:, :classes, None] + torch.arange(count, device=device)
     positions = order[at.clamp_max(images * n - 1)] % n
     return positions, sizes.view(images, classes + 1)[:, :classes].clamp_max(count)
+
+
+def sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, without waiting until it has arrived there."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 def region_means(

@@ -21,11 +21,17 @@ _leases: list[FileLock] = []  # held until this process ends, however it ends
 
 @dataclass(frozen=True)
 class Place:
-    """A device with what it gains from: bf16 autocast, channels-last memory."""
+    """A device with what it gains from: bf16 autocast, channels-last memory, a queue of kernels that never runs dry.
+
+    runs_ahead: the host only looks at a number where it must, and so is ahead of the device (see `finite.Guard`).
+    loaders: threads that prepare batches beside the one that trains, where nobody asks for another number.
+    """
 
     device: torch.device
     bf16: bool = False
     channels_last: bool = False
+    runs_ahead: bool = False
+    loaders: int = 0
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """bf16 autocast where the device gains from it and the recipe allows it, else nothing."""
@@ -39,10 +45,14 @@ class Place:
         # the two calls differ in their types only: Module.to has no overload for both arguments
         return module.to(memory_format=torch.channels_last) if self.channels_last else module  # type: ignore[call-overload]
 
+    def here(self, tensor: Tensor) -> Tensor:
+        """Move a tensor here, without waiting for the copy where its memory is pinned."""
+        return tensor.to(self.device, non_blocking=True)
+
     def images(self, images: Tensor) -> Tensor:
-        """Move a batch of images (B, 3, h, w) here, without waiting for the copy."""
-        images = images.to(self.device, non_blocking=True)
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+        """Move a batch of images (B, 3, h, w) here, in the layout that is fastest here."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return self.here(images).contiguous(memory_format=layout)
 
     @property
     def name(self) -> str | None:
@@ -97,4 +107,4 @@ def choose(precision: str, threads: int) -> Place:
         torch.set_num_threads(threads)
         return Place(device, channels_last=True)  # measured: 10 to 25 % faster steps than channels-first
     gains = precision == "auto" and torch.cuda.is_bf16_supported()
-    return Place(device, bf16=gains, channels_last=True)
+    return Place(device, bf16=gains, channels_last=True, runs_ahead=True, loaders=min(8, len(os.sched_getaffinity(0))))

@@ -33,6 +33,10 @@ class Learner(Protocol):
         """Everything that changes while training, by name: saved and restored."""
         ...
 
+    def compile(self) -> None:
+        """Compile the networks' forward passes, in place: names and weights stay."""
+        ...
+
     def groups(self) -> Groups:
         """Parameter groups: name -> (parameters, factor on the learning rate)."""
         ...
@@ -103,6 +107,12 @@ class StudentLearner:
         """The student, and the method with its banks, connectors and discriminators; never the teacher."""
         return {"network": self.network} | ({"method": self.method} if self.method is not None else {})
 
+    def compile(self) -> None:
+        """Student and teacher; a method's own kernels are written by hand."""
+        self.network.compile()
+        if self.teacher is not None:
+            self.teacher.compile()
+
     def groups(self) -> Groups:
         """Backbone, head at the recipe's factor, the method's own parameters at the method's factor."""
         groups: dict[str, tuple[Iterable[nn.Parameter], float]] = {
@@ -172,6 +182,11 @@ class PretrainingLearner:
     def modules(self) -> Mapping[str, nn.Module]:
         """The module itself."""
         return {"pretraining": self.module}
+
+    def compile(self) -> None:
+        """The module and the teacher."""
+        self.module.compile()
+        self.teacher.compile()
 
     def groups(self) -> Groups:
         """One group."""

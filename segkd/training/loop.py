@@ -21,15 +21,16 @@ from torch.optim import Optimizer
 from segkd.config.recipe import Augmentation, Optimiser, Schedule
 from segkd.data.augmentation import normalise
 from segkd.data.loading import Batch
-from segkd.errors import InterruptedRunError, NonFiniteError, explain
-from segkd.files import write_json
+from segkd.errors import InterruptedRunError
 from segkd.methods.base import Progress
 from segkd.networks.weights import write as write_weights
 from segkd.training import optimise
 from segkd.training import state as states
 from segkd.training.device import Place
+from segkd.training.finite import Guard
 from segkd.training.learner import Learner
 from segkd.training.progress import Display
+from segkd.training.sums import Sums
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +83,22 @@ class Training:
     stopping: Callable[[], bool] = lambda: False
     optimisers: dict[str, Optimizer] = field(init=False)
     rates: dict[str, float] = field(init=False)
+    guard: Guard = field(init=False)
     best: dict[str, object] | None = None
     elapsed: float = 0.0
     resumes: int = 0
     drift: list[str] = field(default_factory=list)
-    sums: Sums = field(default_factory=lambda: Sums())  # noqa: PLW0108 -- the class is defined below
+    sums: Sums = field(default_factory=Sums)
 
     def __post_init__(self) -> None:
-        main = optimise.build(self.plan.optimiser, self.learner.groups())
-        own = {f"own-{one.name}": (optimise.build_own(one), one.lr) for one in self.learner.own_optimisers()}
+        fused = self.place.runs_ahead
+        main = optimise.build(self.plan.optimiser, self.learner.groups(), fused=fused)
+        own = {
+            f"own-{one.name}": (optimise.build_own(one, fused=fused), one.lr) for one in self.learner.own_optimisers()
+        }
         self.optimisers = {"main": main} | {name: optimiser for name, (optimiser, _) in own.items()}
         self.rates = {"main": self.plan.optimiser.lr} | {name: rate for name, (_, rate) in own.items()}
+        self.guard = Guard(self.folder, self.place.device, self.optimisers.values(), deferred=fused)
 
     @property
     def state_folder(self) -> Path:
@@ -116,14 +122,16 @@ def fit(run: Training, batches: Callable[[int], Iterator[Batch]], *, allow_drift
             optimise.set_rate(optimiser, run.rates[name], share)
             optimiser.zero_grad(set_to_none=True)
 
+        run.guard.begin(done, batch.ids)
         terms = backward(run, batch, progress)
-        check_finite(run, batch, progress, terms)
+        check_finite(run, terms)
         update(run, progress)
         terms |= update_own(run, progress)
         run.sums.add(terms)
         done += 1
 
         if done % run.plan.log_every == 0 or done == run.plan.iterations:
+            run.guard.look()
             values = run.sums.means() | {"lr": share * run.plan.optimiser.lr}
             run.journal.train(done, values)
             run.display.show(done, values)
@@ -156,7 +164,7 @@ def resume(run: Training, *, allow_drift: bool) -> int:
     for name, optimiser in run.optimisers.items():
         states.unpack_optimiser(f"optimiser-{name}", optimiser, state.tensors)
     states.unpack_random(run.place.device, state.tensors)
-    run.sums = Sums.unpack(state.tensors, state.scalars["unlogged"])
+    run.sums = Sums.unpack(state.tensors, state.scalars["unlogged"], run.place.device)
     run.best, run.elapsed, run.resumes = state.scalars["best"], state.scalars["elapsed"], state.scalars["resumes"] + 1
     run.journal.rewind(state.iteration)
     run.journal.event(state.iteration, "resume", f"resume number {run.resumes}")
@@ -166,6 +174,7 @@ def resume(run: Training, *, allow_drift: bool) -> int:
 
 def save(run: Training, done: int) -> None:
     """Write the state, the journal first: a state never promises lines that the journal does not hold."""
+    run.guard.look()
     run.journal.flush()
     tensors = states.pack_random(run.place.device)
     for name, module in run.learner.modules.items():
@@ -191,9 +200,8 @@ def backward(run: Training, batch: Batch, progress: Progress) -> dict[str, Tenso
     total = len(batch.images)
     for start in range(0, total, run.plan.micro_batch):
         part = slice(start, start + run.plan.micro_batch)
-        images = run.place.images(batch.images[part])
-        images = normalise(images, batch.boxes[part].to(images.device), run.plan.augmentation)
-        labels = batch.labels[part].to(run.place.device, non_blocking=True)
+        images = normalise(run.place.images(batch.images[part]), batch.boxes[part], run.plan.augmentation)
+        labels = run.place.here(batch.labels[part]).long()
         with run.place.autocast():
             found = run.learner.terms(images, labels, progress)
         share = len(images) / total
@@ -204,27 +212,13 @@ def backward(run: Training, batch: Batch, progress: Progress) -> dict[str, Tenso
     return terms
 
 
-def check_finite(run: Training, batch: Batch, progress: Progress, terms: dict[str, Tensor]) -> None:
-    """Stop before the update where a term or the gradient is not finite; keeps what is needed to replay the batch."""
+def check_finite(run: Training, terms: dict[str, Tensor]) -> None:
+    """Hand terms and gradient to the guard, which stops before an update that is not finite; then clip the gradient."""
     parameters = [p for group in run.optimisers["main"].param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if bool(torch.isfinite(torch.stack([*terms.values(), norm])).all()):
-        if run.plan.gradient_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, run.plan.gradient_clip, norm)
-        return
-    values = {name: str(float(term)) for name, term in terms.items()} | {"gradient norm": str(float(norm))}
-    place = run.folder / "nonfinite.json"
-    write_json(place, {"iteration": progress.iteration, "images": list(batch.ids), "values": values})
-    bad = [name for name, value in values.items() if not math.isfinite(float(value))]
-    raise NonFiniteError(
-        explain(
-            f"Training stopped before update {progress.iteration + 1}: {', '.join(bad)} not finite.",
-            expected="finite loss terms and gradients",
-            found=values,
-            where=f"images {', '.join(batch.ids)}; written to {place}",
-            fix="lower the learning rate, add warm-up or gradient_clip, or look at these images and labels",
-        )
-    )
+    run.guard.check(terms | {"gradient norm": norm})
+    if run.plan.gradient_clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, run.plan.gradient_clip, norm)
 
 
 def update(run: Training, progress: Progress) -> None:
@@ -249,50 +243,23 @@ def update_own(run: Training, progress: Progress) -> dict[str, Tensor]:
     if not terms:
         return {}
     torch.stack([term.float() for term in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
+    named = {f"critic.{name}": term.detach().float() for name, term in terms.items()}
+    slopes = [p.grad for optimiser in own for group in optimiser.param_groups for p in group["params"]]
+    norm = torch.nn.utils.get_total_norm([slope for slope in slopes if slope is not None])
+    run.guard.check(named | {"critic's gradient norm": norm})
     for optimiser in own:
         optimiser.step()
-    return {f"critic.{name}": term.detach().float() for name, term in terms.items()}
+    return named
 
 
 def select(run: Training, done: int) -> None:
     """Look at the validation split and keep the best weights, beside the last ones that are the result."""
     if run.validate is None:
         return
-    miou = run.validate()
+    run.guard.look()
+    with torch.compiler.set_stance("force_eager"):  # scored as `segkd evaluate` scores, and at sizes of its own
+        miou = run.validate()
     run.journal.val(done, {"miou": miou})
     if run.best is None or miou > float(str(run.best["miou"])):
         sha = write_weights(run.folder / "best.safetensors", run.learner.result.state_dict())
         run.best = {"iteration": done, "miou": miou, "file": "best.safetensors", "sha256": sha}
-
-
-class Sums:
-    """Running means of loss terms, kept on the device: reading them is what makes host and device wait."""
-
-    def __init__(self) -> None:
-        self.totals: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Add one iteration's terms."""
-        for name, term in terms.items():
-            self.totals[name] = self.totals[name] + term if name in self.totals else term
-        self.count += 1
-
-    def pack(self) -> dict[str, Tensor]:
-        """The sums since the last line of the journal, so that a resumed run writes the same lines."""
-        return {f"sums.{name}": total for name, total in self.totals.items()}
-
-    @classmethod
-    def unpack(cls, tensors: dict[str, Tensor], count: int) -> Sums:
-        """Inverse of pack."""
-        sums = cls()
-        sums.totals = {n.removeprefix("sums."): total for n, total in tensors.items() if n.startswith("sums.")}
-        sums.count = count
-        return sums
-
-    def means(self) -> dict[str, float]:
-        """Means since the last call, with `loss`, the sum of what trains the result."""
-        values = {name: float(total) / self.count for name, total in self.totals.items()}
-        loss = math.fsum(value for name, value in values.items() if not name.startswith("critic."))
-        self.totals, self.count = {}, 0
-        return {"loss": loss} | values

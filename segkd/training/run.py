@@ -148,6 +148,8 @@ def execute(
     origin = origins(job, data, inputs)
     for part in learner.modules.values():
         part.train()
+    if job.recipe.compile:
+        learner.compile()
     with only_writer(state_folder), StopRequest() as request, Display(job.run.name, plan.iterations) as display:
         if job.fresh:
             for old in state_folder.glob("state-*"):
@@ -156,12 +158,16 @@ def execute(
         run = Training(job.folder, learner, plan, place, journal, display, conditions, validate, lambda: request.asked)
         teacher = getattr(learner, "teacher", None)
         before = bytes_digest(teacher) if teacher is not None else None
-        seed = job.resolved.seed or 0
-        fit(
-            run,
-            lambda start: batches(split, job.recipe, seed=seed, start=start, stop=plan.iterations, workers=job.workers),
-            allow_drift=job.allow_drift,
+        make = partial(
+            batches,
+            split,
+            job.recipe,
+            seed=job.resolved.seed or 0,
+            stop=plan.iterations,
+            workers=job.workers or place.loaders,
+            pin=place.device.type == "cuda",
         )
+        fit(run, lambda start: make(start=start), allow_drift=job.allow_drift)
         if teacher is not None and bytes_digest(teacher) != before:
             raise CheckpointError(f"run {job.run.name!r} changed its teacher's weights; its result is not kept")
         write_result(job, run, origin, place, started)

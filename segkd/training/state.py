@@ -129,12 +129,19 @@ def pack_optimiser(prefix: str, optimiser: Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimiser(prefix: str, optimiser: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Inverse of pack_optimiser; groups and hyper-parameters stay as they were built from the configuration."""
+    """Inverse of pack_optimiser; groups and hyper-parameters stay as they were built from the configuration.
+
+    Moments get their parameter's memory layout back: fused kernels go through memory as it lies.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(f"{prefix}."):
             _, index, entry = name.rsplit(".", 2)
-            states.setdefault(int(index), {})[entry] = tensor
+            owner = parameters[int(index)]
+            moment = tensor.shape == owner.shape
+            laid = torch.empty_like(owner, dtype=tensor.dtype, device="cpu").copy_(tensor) if moment else tensor
+            states.setdefault(int(index), {})[entry] = laid
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
 
 

@@ -34,25 +34,25 @@ def test_every_crop_has_its_size_its_box_and_only_known_labels(seed, crop, low, 
     config = Augmentation(crop=crop, scale=Scale(low=low, high=high), flip=flip, blur=Blur(probability=0.5))
     sample = augment(IMAGE, LABEL, config, 1.0, rng(seed))
     top, left, bottom, right = sample.box
-    assert sample.image.shape == (3, *crop) and sample.label.shape == crop
+    assert sample.image.shape == (*crop, 3) and sample.label.shape == crop
     assert 0 <= top < bottom <= crop[0] and 0 <= left < right <= crop[1]
     assert set(np.unique(sample.label)) <= set(np.unique(LABEL)) | {255}
     outside = np.ones(crop, bool)
     outside[top:bottom, left:right] = False
-    assert (sample.label[outside] == 255).all() and (sample.image[:, outside] == 0).all()
+    assert (sample.label[outside] == 255).all() and (sample.image[outside] == 0).all()
 
 
 def test_a_crop_larger_than_the_image_is_padded_at_bottom_and_right():
     sample = augment(IMAGE, LABEL, plain((25, 40)), 1.0, rng())
     assert sample.box == (0, 0, 20, 30)
-    assert np.array_equal(sample.image[:, :20, :30].transpose(1, 2, 0), IMAGE)
+    assert np.array_equal(sample.image[:20, :30], IMAGE)
     assert np.array_equal(sample.label[:20, :30], LABEL)
 
 
 def test_a_flip_mirrors_picture_padding_and_label_together():
     straight = augment(IMAGE, LABEL, plain((25, 40)), 1.0, rng())
     flipped = augment(IMAGE, LABEL, plain((25, 40), flip=1.0), 1.0, rng())
-    assert np.array_equal(flipped.image, straight.image[:, :, ::-1])
+    assert np.array_equal(flipped.image, straight.image[:, ::-1])
     assert np.array_equal(flipped.label, straight.label[:, ::-1])
     assert flipped.box == (0, 10, 20, 40)
 
@@ -131,6 +131,24 @@ def test_padding_is_the_mean_or_black(pad, value):
     assert found[0, 0, 0, 1] == pytest.approx((1 - 0.485) / 0.229)
     for row, column in [(0, 0), (1, 0), (1, 1)]:
         assert found[0, 0, row, column] == pytest.approx(value)
+
+
+@given(st.integers(0, 99), st.sampled_from(["rgb", "bgr"]), st.sampled_from(["mean", "black"]), st.booleans())
+def test_normalise_gives_the_plain_operations_bits_in_either_layout(seed, order, pad, last):
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (2, 3, 5, 7), generator=draw).to(torch.uint8)
+    boxes = torch.tensor([[0, 0, 5, 7], [1, 2, 4, 6]])
+    rule = Normalise(order=order)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (rule.mean, rule.std))
+    expected = (images.flip(1) if order == "bgr" else images).to(torch.float32).div(255.0).sub(mean).div(std)
+    if pad == "mean":
+        kept = torch.zeros(5, 7, dtype=torch.bool)
+        kept[1:4, 2:6] = True
+        expected[1] = torch.where(kept, expected[1], 0.0)
+    given_images = images.contiguous(memory_format=torch.channels_last) if last else images
+    found = normalise(given_images, boxes, Augmentation(crop=(5, 7), normalise=rule, pad_image=pad))
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_normalise_leaves_its_input_alone():

@@ -54,7 +54,8 @@ def test_starting_later_gives_the_same_batches(split, start):
 def test_a_batch_says_what_it_is(split):
     batch = made(split)[5]
     assert batch.images.shape == (2, 3, 10, 14) and batch.images.dtype == torch.uint8
-    assert batch.labels.shape == (2, 10, 14) and batch.labels.dtype == torch.int64
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.labels.shape == (2, 10, 14) and batch.labels.dtype == torch.uint8
     assert batch.boxes.shape == (2, 4) and batch.boxes.dtype == torch.int64
     assert (batch.iteration, batch.epoch) == (5, 2)
     assert batch.ids == tuple(split.ids[index] for index, _ in places(3, 5, 2, 5))

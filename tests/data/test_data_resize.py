@@ -36,6 +36,14 @@ def test_label_window_is_exactly_the_crop_of_the_whole(case, seed):
 
 
 @given(windows(), st.integers(0, 99))
+def test_label_is_the_pixel_under_each_centre(case, seed):
+    source, target, window = case
+    label = np.random.default_rng(seed).integers(0, 256, source, dtype=np.uint8)
+    rows, columns = ([(2 * x + 1) * n // (2 * m) for x in range(m)] for n, m in zip(source, target, strict=True))
+    assert np.array_equal(resize_label(label, target, window), crop(label[np.ix_(rows, columns)], window))
+
+
+@given(windows(), st.integers(0, 99))
 def test_image_window_is_the_crop_of_the_whole_up_to_two_levels(case, seed):
     source, target, window = case
     image = picture(seed, *source)
