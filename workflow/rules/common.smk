@@ -122,9 +122,8 @@ def of_missing():
 
 def missing(wildcards):
     """What the page over all studies says about runs that are left out."""
-    return plan.reasons_slice({run: why for study in CHOICE.names for run, why in LEDGER.left_out(study).items()})[
-        "missing"
-    ]
+    reasons = {run: why for study in CHOICE.names for run, why in LEDGER.left_out(study).items()}
+    return plan.reasons_slice(reasons)["missing"]
 
 
 def occasion():
