@@ -17,6 +17,8 @@ include: "workflow/rules/student.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/track.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/incomplete.smk"
+include: "workflow/rules/landing.smk"
 
 
 localrules:
@@ -28,6 +30,7 @@ rule all:
     default_target: True
     input:
         rules.check.output,
+        rules.landing.output,
         [page(study) for study in CHOICE.names],
 
 
@@ -38,4 +41,5 @@ for study in study_names():
             study
         input:
             rules.check.output,
+            rules.landing.output,
             page(study),
