@@ -84,6 +84,13 @@ def test_archives_by_name_are_verified_extracted_and_left_there(tmp_path, archiv
     assert tree(tmp_path / "published") == before
 
 
+def test_archives_that_lie_in_the_target_stay_as_well(tmp_path, archives, raw):
+    shutil.copytree(tmp_path / "published", raw / ".archives")
+    go(archives, raw, raw / ".archives")
+    assert contents(raw) == EXPECTED
+    assert tree(tmp_path / "published").items() <= tree(raw / ".archives").items()
+
+
 def test_unpacked_files_are_linked(archives, raw, unpacked):
     before = tree(unpacked)
     how, files, more = go(archives, raw, unpacked)
