@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from segkd import crash
 from segkd.errors import DataError, explain
 
 
@@ -26,6 +27,7 @@ def atomic_open(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
+        crash.point(f"renaming {path.name}")
         temporary.replace(path)
         _sync_folder(path.parent)
     except BaseException:

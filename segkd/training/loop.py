@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from segkd import crash
 from segkd.config.recipe import Augmentation, Optimiser, Schedule
 from segkd.data.augmentation import normalise
 from segkd.data.loading import Batch
@@ -126,8 +127,10 @@ def fit(run: Training, batches: Callable[[int], Iterator[Batch]], *, allow_drift
         terms = backward(run, batch, progress)
         check_finite(run, terms)
         update(run, progress)
+        crash.point("optimiser stepped")
         terms |= update_own(run, progress)
         run.sums.add(terms)
+        crash.point("updated")
         done += 1
 
         if done % run.plan.log_every == 0 or done == run.plan.iterations:
@@ -176,6 +179,7 @@ def save(run: Training, done: int) -> None:
     """Write the state, the journal first: a state never promises lines that the journal does not hold."""
     run.guard.look()
     run.journal.flush()
+    crash.point("journal written")
     tensors = states.pack_random(run.place.device)
     for name, module in run.learner.modules.items():
         tensors |= states.pack_module(name, module)
@@ -262,4 +266,5 @@ def select(run: Training, done: int) -> None:
     run.journal.val(done, {"miou": miou})
     if run.best is None or miou > float(str(run.best["miou"])):
         sha = write_weights(run.folder / "best.safetensors", run.learner.result.state_dict())
+        crash.point("best written")
         run.best = {"iteration": done, "miou": miou, "file": "best.safetensors", "sha256": sha}

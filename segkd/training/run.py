@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from segkd import crash
 from segkd.config.fingerprint import code_fingerprint
 from segkd.config.network import NetworkConfig
 from segkd.config.recipe import Recipe
@@ -170,7 +171,9 @@ def execute(
         fit(run, lambda start: make(start=start), allow_drift=job.allow_drift)
         if teacher is not None and bytes_digest(teacher) != before:
             raise CheckpointError(f"run {job.run.name!r} changed its teacher's weights; its result is not kept")
+        crash.point("trained")
         write_result(job, run, origin, place, started)
+        crash.point("result written")
         journal.event(plan.iterations, "finish")
         journal.flush()
     states.discard(state_folder)
@@ -207,6 +210,7 @@ def write_result(job: Job, run: Training, origin: dict[str, Any], place: Place, 
     result = run.learner.result
     path = job.folder / "weights.safetensors"
     sha = weights.write(path, result.state_dict())
+    crash.point("weights written")
     iterations = run.plan.iterations
     record = {
         "format": 1,

@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from segkd import crash
 from segkd.errors import CheckpointError, DriftError, explain, listing
 from segkd.files import atomic_write, sha256_file
 
@@ -50,6 +51,7 @@ def save_state(folder: Path, state: State) -> Path:
     sha = hashlib.sha256(content).hexdigest()[:16]
     path = folder / f"state-{state.iteration:08d}-{sha}.safetensors"
     atomic_write(path, content)
+    crash.point("state written")
     for old in _found(folder)[_KEEP:]:
         old.unlink(missing_ok=True)
     return path
