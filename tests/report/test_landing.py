@@ -213,7 +213,10 @@ def test_the_workflow_makes_it_again_when_any_study_or_name_changes(params: Para
     before = plan.landing_slice(params, folder)
     assert changed() == set()
     assert changed(make_params(tmp_path / "other", more={"method": "kd"})) == {"names"}
-    write_study(tmp_path, "two", make_study())
+    one = folder / "one.yaml"
+    one.write_text(f"# a comment\n{one.read_text()}")
+    assert changed() == set()
+    (folder / "two.yaml").write_text("title: [")
     assert changed() == {"studies"}
 
 
