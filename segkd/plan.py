@@ -146,16 +146,24 @@ def reasons_slice(reasons: Mapping[str, str]) -> Slice:
 
 def landing_slice(params: Params, folder: Path = STUDIES) -> Slice:
     """What the page over all studies depends on, beside the built ones: all studies' words, and what names mean."""
-    texts = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in study_names(folder)}
+    studies = {name: _words_of(name, folder) for name in study_names(folder)}
     meant = {
         "datasets": {name: recipe.dataset for name, recipe in params.recipes.items()},
         "methods": {name: entry.method for name, entry in params.methods.items()},
     }
     return {
-        "studies": f"studies: {digest(texts)}",
+        "studies": f"studies: {digest(studies)}",
         "names": f"names: {digest(meant)}",
         "code": f"code: {_fingerprint('landing')}",
     }
+
+
+def _words_of(name: str, folder: Path) -> str:
+    """What a study says, or why it cannot be used, which the page then shows."""
+    try:
+        return digest(load_study(name, folder))
+    except ConfigError as error:
+        return str(error)
 
 
 def check_slice(params: Params) -> Slice:

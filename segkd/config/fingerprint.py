@@ -29,6 +29,7 @@ ROOTS: dict[str, tuple[str, ...]] = {
     "evaluate": ("segkd.evaluation.step",),
     "track": ("segkd.tracking.replay",),
     "report": ("segkd.report.build",),
+    "landing": ("segkd.report.landing",),
 }
 
 
@@ -45,7 +46,7 @@ def code_fingerprint(step: str, method: str | None = None) -> str:
     total = hashlib.sha256()
     for module in sorted(_closure(roots)):
         total.update(f"{module} {_module_digest(_source(module))}\n".encode())
-    if step == "report":  # what the page looks like is in its templates
+    if step in {"report", "landing"}:  # what the page looks like is in its templates
         for path in sorted(PACKAGE.glob("report/**/*")):
             if path.is_file() and path.suffix not in {".py", ".pyc"}:
                 total.update(path.name.encode() + path.read_bytes())
