@@ -15,3 +15,4 @@ onerror:
     for study in incomplete() if workflow.execution_settings.keep_going else ():
         logger.info(f"segkd: some runs of {study} failed; {page(study)} says which and why")
         shell(f"segkd report {study} > data/logs/report/{study}.txt 2>&1 || true")
+        shell("segkd landing > data/logs/landing.txt 2>&1 || true")
