@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
 
 from segkd.errors import ConfigError
 from segkd.methods.base import Method, MethodConfig, Progress
 from segkd.methods.checks import filled, refuse_idle, require_stride
 from segkd.methods.registry import register
 from segkd.networks.outputs import Channels, Outputs
+from segkd.networks.resize import bilinear
 from segkd.ops.categories import category_distance, pooled_category_distance
 from segkd.ops.energy import channel_energy
 from segkd.ops.precision import full_precision, widen
@@ -96,10 +96,7 @@ def _energy(x: Tensor) -> Tensor:
 def _residual(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
     """norm_N(second) - norm_N(first) at `size`, itself of length 1 unless it is next to nothing. (B, N)."""
     with full_precision(first):
-        a, b = (
-            unit(functional.interpolate(x[:, None], size, mode="bilinear", align_corners=False).flatten(1), 1)
-            for x in (first, second)
-        )
+        a, b = (unit(bilinear(x[:, None], size, align_corners=False).flatten(1), 1) for x in (first, second))
     difference = b - a
     return difference / torch.linalg.vector_norm(difference, dim=1, keepdim=True).clamp_min(EPSILON)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from segkd.networks.outputs import Map, Stage
 from segkd.networks.parts import ConvNorm, Head, HeadOutputs, staged
+from segkd.networks.resize import bilinear
 
 
 class SegFormer(Head):
@@ -32,9 +32,9 @@ class SegFormer(Head):
 
     def forward(self, stages: tuple[Stage, ...]) -> HeadOutputs:
         """Logits at the stride of stage 1."""
-        size = stages[0].post.shape[2:]
+        size = (stages[0].post.shape[2], stages[0].post.shape[3])
         maps = [linear(stage.post) for linear, stage in zip(self.linear, stages, strict=True)]
-        wide = [maps[0], *(F.interpolate(x, size, mode="bilinear", align_corners=False) for x in maps[1:])]
+        wide = [maps[0], *(bilinear(x, size, align_corners=False) for x in maps[1:])]
         decoder = staged(self.fuse, torch.cat(wide[::-1], 1))
         refined: dict[str, Tensor] = {}
         embedding = self.dropout(self.refine("decoder", decoder.post, refined))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from segkd.errors import ConfigError, explain
+from segkd.networks.resize import upsample
 
 
 def require_same(student: Tensor, teacher: Tensor, *, channels: bool, where: str) -> None:
@@ -27,9 +27,7 @@ def require_same(student: Tensor, teacher: Tensor, *, channels: bool, where: str
 
 def bilinear(x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c i j"]:
     """Resize to (height, width), bilinear with align_corners=True: the papers' rule for logits and features."""
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    return upsample(x, size)
 
 
 def nearest_labels(labels: Int[Tensor, "b i j"], size: tuple[int, int]) -> Int[Tensor, "b h w"]:
