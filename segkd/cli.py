@@ -20,8 +20,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # help as plain text: importing rich takes longer than everything else before a verb
 )
-track_app = typer.Typer(help="MLflow: mirror runs from their journals.", no_args_is_help=True)
+track_app = typer.Typer(help="MLflow: mirror runs from their journals.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(track_app, name="track")
 
 RunName = Annotated[
@@ -34,7 +35,9 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="discard the state of an un
 AllowDrift = Annotated[
     bool, typer.Option("--allow-drift", help="go on under changed configuration, data or versions, and record it")
 ]
-Workers = Annotated[int, typer.Option(min=0, help="processes that load data; never changes a result")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="threads that load data; 0: as the device gains from; never changes a result")
+]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="a name under `datasets` in params.yaml")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a file in workflow/studies, without .yaml")]
 

@@ -1,6 +1,7 @@
 """One function per step: download -> prepare -> teacher -> [autoencoder] -> student -> evaluate -> track, report.
 
-Here the rooms meet: training gets its journal and its validation handed in, so that it imports neither.
+Here the rooms meet: training gets its journal and its validation handed in, so that it imports neither. A step checks
+names and configuration before it imports what computes: an answer to a typing error must not wait for torch.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ def download(name: str, *, root: Path = Path(), source: Path | None = None, keep
 
     keep: leave the archives in data/raw/<name>/.archives when they are extracted.
     """
+    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
     from segkd.data.download import download as fetch
 
-    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
     return fetch(name, config, root / RAW / name, source=source, keep=keep)
 
 
 def prepare(name: str, *, root: Path = Path()) -> Path:
     """Check every image and label, and turn them into memory-mapped arrays; returns data/prepared/<name>."""
+    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
     from segkd.data.prepare import prepare as make
     from segkd.data.restore import give_receipt
 
-    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
     made = make(name, config, root / RAW / name, root / PREPARED / name)
     give_receipt(name, root)
     return made
@@ -71,10 +72,11 @@ def student(run: Run, options: Options) -> None:
 
 def autoencoder(run: Run, options: Options) -> None:
     """Train what a method needs on the frozen teacher before any student (KA's autoencoder)."""
+    params = load_params(options.root / "params.yaml")
+    _ready("autoencoder", run, params, options)
     from segkd.tracking.journal import Journal
     from segkd.training.pretrain import pretrain
 
-    params = load_params(options.root / "params.yaml")
     job = _job("autoencoder", run, params, options)
     with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params, options.root):
         pretrain(job, journal, save_seconds=options.save_seconds)
@@ -82,11 +84,11 @@ def autoencoder(run: Run, options: Options) -> None:
 
 def evaluate(run: Run, options: Options) -> Path:
     """Score a finished run on its recipe's split; writes evaluation.json, per_image.npz and samples.npz."""
-    from segkd.evaluation.step import evaluate as score
-
     params = load_params(options.root / "params.yaml")
     _expect(params, run, options.config_hash)
     _have_data(params, [run], options.root)
+    from segkd.evaluation.step import evaluate as score
+
     return score(run, root=options.root)
 
 
@@ -108,17 +110,17 @@ def import_checkpoint(
 
 def track(study: str, *, root: Path = Path()) -> dict[str, dict[str, str]]:
     """Mirror a study's runs into MLflow, if MLflow is there; returns the MLflow run of each run, or why none."""
+    _have_data_of(study, root)
     from segkd.tracking.replay import track as replay
 
-    _have_data_of(study, root)
     return replay(study, root=root)
 
 
 def report(study: str, *, root: Path = Path()) -> Path:
     """Write a study's tables, figures and page; returns reports/<study>."""
+    _have_data_of(study, root)
     from segkd.report.build import report as build
 
-    _have_data_of(study, root)
     return build(study, root=root)
 
 
@@ -133,9 +135,9 @@ def score(labels: Path, predictions: Path, name: str, *, root: Path = Path()) ->
     """Score prediction PNGs against label PNGs of a data set; returns the scores as JSON text."""
     import json
 
+    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
     from segkd.evaluation.score import score_dataset
 
-    config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
     return json.dumps(score_dataset(labels, predictions, config).as_json(), indent=1)
 
 
@@ -165,9 +167,9 @@ def plan(
 
 def check(*, root: Path = Path()) -> list[str]:
     """Validate params.yaml down to every method's hyper-parameters; returns the names of the methods."""
+    params = load_params(root / "params.yaml")
     from segkd.methods.registry import method_config
 
-    params = load_params(root / "params.yaml")
     for name, entry in params.methods.items():
         if entry.method != "none":
             method_config(entry.method, entry.options, where=f"params.yaml: methods.{name}")
@@ -186,19 +188,19 @@ def methods(*, write: Path | None = None) -> str:
 
 
 def _train(step: str, run: Run, options: Options) -> None:
+    params = load_params(options.root / "params.yaml")
+    _ready(step, run, params, options)
     from segkd.evaluation.quick import miou
     from segkd.tracking.journal import Journal
     from segkd.training.run import train
 
-    params = load_params(options.root / "params.yaml")
     job = _job(step, run, params, options)
     with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params, options.root):
         train(job, journal, miou, save_seconds=options.save_seconds)
 
 
-def _job(step: str, run: Run, params: Params, options: Options) -> Job:
-    from segkd.training.inputs import Job
-
+def _ready(step: str, run: Run, params: Params, options: Options) -> None:
+    """Refuse what cannot be trained, and see to its data."""
     if run.method == RELEASED:
         raise ConfigError(
             explain(
@@ -211,6 +213,11 @@ def _job(step: str, run: Run, params: Params, options: Options) -> Job:
         )
     _expect(params, run, options.config_hash)
     _have_data(params, [run], options.root)
+
+
+def _job(step: str, run: Run, params: Params, options: Options) -> Job:
+    from segkd.training.inputs import Job
+
     return Job(
         root=options.root,
         run=run,
