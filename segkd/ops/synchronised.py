@@ -14,9 +14,7 @@ from torch.nn import functional as F
 
 from segkd.ops.processes import gathered, processes
 
-Moments = tuple[Float[Tensor, " c"], Float[Tensor, " c"], Float[Tensor, ""]]  # mean, biased variance, values each
-    Float[Tensor, " c"], Float[Tensor, " c"], Float[Tensor, ""]
-]  # mean, biased variance, values per channel
+Moments = tuple[Float[Tensor, " c"], Float[Tensor, " c"], Float[Tensor, ""]]  # mean, biased variance, count of values
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
