@@ -14,6 +14,7 @@ from segkd.errors import without_credentials
 from segkd.report import text
 from segkd.report.collect import Entry, StudyEvidence, import_command
 from segkd.report.evidence import PERCENT, Evidence
+from segkd.report.noise import noise_floor
 
 MLFLOW = "http://127.0.0.1:5000"
 _FILES = ("run.json", "evaluation.json", "metrics.jsonl", "log.txt")
@@ -103,6 +104,7 @@ def facts(study: StudyEvidence) -> list[tuple[str, list[str]]]:
             ", ".join(f"{name} {value}" for name, value in record.get("versions", {}).items()) for record in records
         ],
         "hardware": [_hardware(record.get("hardware", {})) for record in records],
+        "two runs of the same differ by": noise_floor(study),
         "latency measured on": [_latency(evaluation["cost"]) for evaluation in scored],
         "trained between": _span(record.get("timing", {}) for record in trained),
         "training time, sum of all runs": [text.duration(sum(_wall(record) for record in trained))] if trained else [],

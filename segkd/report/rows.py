@@ -79,8 +79,12 @@ class TableRows:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """All rows' flags, each once."""
-        return tuple(dict.fromkeys(flag for row in self.rows for flag in row.flags))
+        """All rows' flags, each once, with the runs that it is about."""
+        about: dict[str, dict[str, None]] = {}
+        for one in (one for row in self.rows for one in row.entry.evidence):
+            for flag in one.flags:
+                about.setdefault(flag, {})[one.run.name] = None
+        return tuple(f"{flag}: {', '.join(runs)}" for flag, runs in about.items())
 
     @property
     def has_best(self) -> bool:
@@ -94,8 +98,8 @@ class TableRows:
 
     @property
     def recipes(self) -> frozenset[str]:
-        """The recipes of all rows."""
-        return frozenset(row.entry.run.recipe for row in self.rows)
+        """The recipes of its students."""
+        return frozenset(row.entry.run.recipe for row in self.rows if not row.entry.is_teacher)
 
     def publishes(self, *fields: str) -> bool:
         """Does any row's published value come with one of these fields?"""
