@@ -14,5 +14,6 @@ def incomplete():
 onerror:
     for study in incomplete() if workflow.execution_settings.keep_going else ():
         logger.info(f"segkd: some runs of {study} failed; {page(study)} says which and why")
+        Path("data/logs/report").mkdir(parents=True, exist_ok=True)
         shell(f"segkd report {study} > data/logs/report/{study}.txt 2>&1 || true")
         shell("segkd landing > data/logs/landing.txt 2>&1 || true")
