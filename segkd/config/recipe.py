@@ -149,6 +149,11 @@ class Recipe(Closed):
     compile: bool = Field(
         False, description="torch.compile of the networks while training: other kernels, so other last digits"
     )
+    determinism: Literal["strict", "fast"] = Field(
+        "fast",
+        description="strict: also on a GPU two runs end in the same bits, at the cost of slower kernels; on a CPU both "
+        "modes do, and their last digits differ",
+    )
     threads: int = Field(
         1, ge=1, description="CPU threads of one run; part of the recipe because it orders floating-point sums"
     )

@@ -40,7 +40,7 @@ def evaluate(run: Run, resolved: Resolved | None = None, root: Path = Path()) ->
     record = read_json(folder / "run.json")
     prepared = Prepared(root / PREPARED / recipe.dataset)
     _refuse_drift(record, run, resolved, prepared)
-    place = choose("float32", recipe.threads)
+    place = choose("float32", recipe.threads, recipe.determinism)
     network = build(resolved.network, len(prepared.classes)).to(place.device)
     split = prepared.split(recipe.evaluation.split)
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from segkd.errors import ConfigError, explain
+from segkd.training.determinism import Mode, enforce
 
 log = logging.getLogger(__name__)
 _leases: list[FileLock] = []  # held until this process ends, however it ends
@@ -80,11 +81,13 @@ def free_gpu(count: int, folder: Path | None = None) -> int:
     return os.getpid() % count
 
 
-def choose(precision: str, threads: int) -> Place:
+def choose(precision: str, threads: int, mode: Mode = "fast") -> Place:
     """The device of this process: SEGKD_DEVICE if set (e.g. cuda:1, cpu), else a free GPU, else the CPU.
 
     On a CPU the number of threads is set from the recipe, because it orders floating-point sums and so decides bits.
+    mode: the recipe's `determinism`, which holds for the whole process from here on.
     """
+    enforce(mode)
     wish = os.environ.get("SEGKD_DEVICE", "auto")
     name = wish if wish != "auto" else "cpu"
     if wish == "auto" and torch.cuda.is_available():

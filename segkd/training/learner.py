@@ -15,6 +15,7 @@ from segkd.methods.base import Method, OwnOptimiser, Pretraining, Progress
 from segkd.networks.build import Network
 from segkd.networks.outputs import Outputs
 from segkd.networks.resize import upsample
+from segkd.ops.labelled import labelled_cross_entropy
 
 IGNORE = 255
 Groups = Mapping[str, tuple[Iterable[nn.Parameter], float]]
@@ -66,6 +67,8 @@ def cross_entropy(
     In float32 also under autocast. Where every pixel is ignored: 0 with zero gradient, instead of 0 / 0.
     """
     height, width = labels.shape[-2:]
+    if torch.are_deterministic_algorithms_enabled():  # CUDA has no deterministic kernel for the library's
+        return labelled_cross_entropy(logits.float(), labels, ignore=ignore)
     logits = upsample(logits.float(), (height, width))
     total = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="sum")
     return total / (labels != ignore).sum().clamp(min=1)

@@ -24,7 +24,7 @@ def has_pretraining(method: str) -> bool:
 
 def pretrain(job: Job, journal: Journal, *, save_seconds: float = 60.0) -> None:
     """Train the method's module on the teacher's outputs and write its folder, run.json last."""
-    place = choose(job.recipe.precision, job.recipe.threads)
+    place = choose(job.recipe.precision, job.recipe.threads, job.recipe.determinism)
     data = prepared(job)
     teacher, done = load_teacher(job, data, place)
     torch.manual_seed(0)

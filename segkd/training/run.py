@@ -23,7 +23,7 @@ from segkd.methods.base import Method
 from segkd.methods.registry import method_class, method_config
 from segkd.networks import weights
 from segkd.networks.build import Network, build
-from segkd.training import manifest
+from segkd.training import determinism, manifest
 from segkd.training import state as states
 from segkd.training.device import Place, choose
 from segkd.training.inputs import Finished, Job, bytes_digest, finished, load_teacher, load_weights, prepared
@@ -43,7 +43,7 @@ def train(job: Job, journal: Journal, validator: Validator | None = None, *, sav
 
     validator: scores the network on a split (mIoU, 0..1) while it trains, where the recipe asks for it.
     """
-    place = choose(job.recipe.precision, job.recipe.threads)
+    place = choose(job.recipe.precision, job.recipe.threads, job.recipe.determinism)
     data = prepared(job)
     torch.manual_seed(job.resolved.seed or 0)
     network = build_network(job.resolved.network, len(data.classes))
@@ -222,6 +222,7 @@ def write_result(job: Job, run: Training, origin: dict[str, Any], place: Place, 
         "seed": job.resolved.seed,
         "versions": manifest.versions(),
         "hardware": manifest.hardware(place),
+        "determinism": determinism.settings(),
         "timing": {
             "started": started,
             "finished": manifest.now(),
