@@ -89,6 +89,7 @@ def test_a_preset_that_stands_still_does_so_under_any_recipe(networks: tuple[Net
     assert learner(networks, recipe(), "icsd", preset="released").still(FIRST) == {"backbone", "head"}
 
 
+@pytest.mark.fault("P7", "a teacher in train mode, as released code has it")
 def test_a_teacher_in_train_mode_uses_the_batch_drops_out_and_stays_as_it_is(
     networks: tuple[Network, Network], batch: tuple[Tensor, Tensor]
 ) -> None:

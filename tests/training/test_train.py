@@ -175,6 +175,7 @@ class TestResult:
         assert record["hardware"]["threads"] == 1
         assert not (project / TAUGHT.folder / "state").exists()
 
+    @pytest.mark.fault("P1", "a training that is done twice, and with another seed")
     def test_same_seed_same_bytes_other_seed_other_bytes(self, new_project: NewProject) -> None:
         first, second = new_project("first"), new_project("second")
         for root in (first, second):
@@ -184,12 +185,14 @@ class TestResult:
         steps.student(other, steps.Options(root=first))
         assert weights(first, other) != weights(first, ALONE)
 
+    @pytest.mark.fault("P6", "a whole training with other numbers of loader workers")
     def test_number_of_loader_workers_changes_nothing(self, new_project: NewProject) -> None:
         first, second = new_project("first"), new_project("second")
         steps.student(ALONE, steps.Options(root=first))
         steps.student(ALONE, steps.Options(root=second, workers=2))
         assert weights(first, ALONE) == weights(second, ALONE)
 
+    @pytest.mark.fault("P7", "a whole training with a teacher")
     def test_teacher_is_not_touched_and_teaches(self, project: Path) -> None:
         steps.teacher(TEACHER, steps.Options(root=project))
         before = sha256_file(project / TEACHER.folder / "weights.safetensors")
