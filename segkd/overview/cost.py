@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-
-from torch import nn
 
 from segkd.config.params import Params
 from segkd.config.recipe import Recipe
@@ -82,7 +79,7 @@ def _run(run: Run, resolved: Resolved, known: Facts) -> Cost:
     return Cost(
         training=iterations * recipe.batch * _image(resolved, classes),
         scoring=_scored(recipe, known, iterations) * look,
-        weights=_NUMBER * _numbers([flops.network(resolved.network, classes)]) * (1 + best),
+        weights=_NUMBER * flops.network(resolved.network, classes).numbers * (1 + best),
         state=_state(resolved, classes) if iterations else 0,
     )
 
@@ -116,20 +113,15 @@ def _pretraining(resolved: Resolved, known: Facts) -> Cost:
     image, epochs = flops.pretraining(*pair, recipe.augmentation.crop)
     iterations = max(1, math.ceil(epochs * per_epoch(known.images["train"], recipe.batch)))
     module = flops.pretraining_of(*pair)
-    weights = _NUMBER * _numbers([module] if module else [])
+    weights = _NUMBER * flops.Shape.of(module).numbers if module else 0
     return Cost(iterations * recipe.batch * image, 0, weights, 2 * _GENERATIONS * weights)
 
 
 def _state(resolved: Resolved, classes: int) -> int:
     """Bytes of the states that are kept: all numbers of network and method, and the optimiser's of what is trained."""
-    parts: list[nn.Module] = [flops.network(resolved.network, classes)]
+    parts = [flops.network(resolved.network, classes)]
     if resolved.teacher is not None:
-        parts.append(flops.method_of(resolved.network, resolved.teacher, resolved.method, classes))
-    trained = sum(one.numel() for part in parts for one in part.parameters() if one.requires_grad)
+        method = flops.method_of(resolved.network, resolved.teacher, resolved.method, classes)
+        parts.append(flops.Shape.of(method))
     moments = 2 if resolved.recipe.optimiser.name == "adamw" else 1
-    return _GENERATIONS * _NUMBER * (_numbers(parts) + moments * trained)
-
-
-def _numbers(parts: Iterable[nn.Module]) -> int:
-    """Numbers in all parameters and buffers."""
-    return sum(one.numel() for part in parts for one in part.state_dict().values())
+    return _GENERATIONS * _NUMBER * sum(one.numbers + moments * one.trained for one in parts)

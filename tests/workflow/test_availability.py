@@ -16,6 +16,7 @@ import pytest
 from project import NOTHING, Project, jobs
 from tiny_project import TINY
 
+from segkd import plan
 from segkd.availability import obstacles, reach
 from segkd.availability.decision import MISSING, Ledger, Missing, decide, find, read, record
 from segkd.availability.needed import Thing, needed
@@ -176,6 +177,10 @@ def test_a_folder_of_ones_own_is_there_or_not(params: Params, machine: Callable[
     (root / "own").mkdir()
     (root / "own/dataset.yaml").write_text("classes: [a, b]")
     assert found(params, own, root) == ""
+
+
+def test_a_folder_that_is_not_there_can_be_planned(params: Params) -> None:
+    assert plan.data_slice(params.datasets["own"], "download")["data"] == "data: not there"
 
 
 @pytest.mark.parametrize(
