@@ -1,5 +1,6 @@
 # With --keep-going some runs may fail and the rest go on: then a study's page is made of what there is, and counts and
-# names what lacks. It is no job, so the next call of Snakemake tries the missing runs again and makes the page anew.
+# names what lacks. Such a page gets the oldest of dates: else the next call would find it there and have nothing to do.
+import os
 from pathlib import Path
 
 
@@ -16,4 +17,6 @@ onerror:
         logger.info(f"segkd: some runs of {study} failed; {page(study)} says which and why")
         Path("data/logs/report").mkdir(parents=True, exist_ok=True)
         shell(f"segkd report {study} > data/logs/report/{study}.txt 2>&1 || true")
+        if Path(page(study)).exists():
+            os.utime(page(study), (1, 1))
         shell("segkd landing > data/logs/landing.txt 2>&1 || true")
