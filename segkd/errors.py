@@ -36,14 +36,20 @@ class DriftError(CheckpointError):
     """A run would go on under another configuration, data, teacher or code than it started with."""
 
 
-class StorageError(SegkdError):
-    """A file cannot be written: the disk is full, over quota or read-only."""
+class StorageError(SegkdError, OSError):
+    """A file cannot be written: the disk is full, over quota or read-only. An OSError to those who expect one."""
 
 
 class NonFiniteError(SegkdError):
     """A loss, gradient or teacher output is not finite; training stopped before the update."""
 
     exit_code = 3
+
+
+class OutOfMemoryError(SegkdError):
+    """A step needs more memory than the device has."""
+
+    exit_code = 6
 
 
 class LockedError(SegkdError):

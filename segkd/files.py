@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -12,14 +14,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from segkd import crash
-from segkd.errors import DataError, explain
+from segkd.errors import DataError, StorageError, explain
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @contextmanager
 def atomic_open(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; on success fsync it and rename it over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    """Open a temporary file beside `path` for writing; on success fsync it and rename it over `path`.
+
+    StorageError where there is no room or no permission; what `path` held before stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise cannot_write(path, error) from error
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -30,9 +40,32 @@ def atomic_open(path: Path) -> Iterator[BinaryIO]:
         crash.point(f"renaming {path.name}")
         temporary.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # another one may be about a file that was read
+            raise cannot_write(path, error) from error
         raise
+
+
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """The error that says which file has no room or may not be written, and that nothing is lost."""
+    fault = StorageError(
+        explain(
+            f"{path.name} cannot be written.",
+            expected="room and permission to write",
+            found=error.strerror or error,
+            where=path.parent,
+            fix="free space or mend the permission, then give the same command again; what was there before is intact",
+        )
+    )
+    fault.errno = error.errno
+    return fault
+
+
+def clear_left(path: Path) -> None:
+    """Remove the temporary files that killed processes left beside `path`; for its only writer."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def _umask() -> int:

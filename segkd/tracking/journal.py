@@ -30,18 +30,15 @@ _encode = json.JSONEncoder(separators=(", ", ": "), allow_nan=False, default=flo
 class Journal:
     """Appends to a run's metrics.jsonl. A call costs microseconds: lines wait in memory until `flush`.
 
-    Opening a journal that a killed process left behind removes a torn last line. One process writes at a time
-    (training's lock sees to that); any number may read.
+    The first writing into a journal that a killed process left behind removes a torn last line; opening it changes
+    nothing, since another process may hold it. One process writes at a time (training's lock sees to that).
     """
 
     def __init__(self, path: Path):
         self.path = path
         self._lines: list[str] = []
         self._written = time.monotonic()
-        try:
-            _repair(path)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        self._mine = False
 
     def train(self, iteration: int, values: Mapping[str, float]) -> None:
         """Note what one training iteration measured: loss, its terms, learning rate."""
@@ -58,6 +55,7 @@ class Journal:
 
     def rewind(self, iteration: int) -> None:
         """Forget every line of a later iteration, in one step: the run goes on from a checkpoint at `iteration`."""
+        self._take()
         self.flush()
         if not self.path.exists():
             return
@@ -97,10 +95,21 @@ class Journal:
         if time.monotonic() - self._written > WRITE_EVERY:
             self._write(sync=False)
 
+    def _take(self) -> None:
+        """Before the first writing: drop what a killed process wrote half."""
+        if self._mine:
+            return
+        try:
+            _repair(self.path)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        self._mine = True
+
     def _write(self, *, sync: bool) -> None:
         self._written = time.monotonic()
-        if not self._lines and not (sync and self.path.exists()):
+        if not self._lines and not (sync and self._mine and self.path.exists()):
             return
+        self._take()
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ from segkd.training import state as states
 from segkd.training.device import Place
 from segkd.training.finite import Guard
 from segkd.training.learner import Learner
+from segkd.training.memory import VALIDATING, enough_memory
 from segkd.training.progress import Display
 from segkd.training.sums import Sums
 
@@ -82,6 +83,7 @@ class Training:
     conditions: dict[str, object]
     validate: Callable[[], float] | None = None
     stopping: Callable[[], bool] = lambda: False
+    command: str = "segkd"
     optimisers: dict[str, Optimizer] = field(init=False)
     rates: dict[str, float] = field(init=False)
     guard: Guard = field(init=False)
@@ -154,13 +156,14 @@ def fit(run: Training, batches: Callable[[int], Iterator[Batch]], *, allow_drift
 
 def resume(run: Training, *, allow_drift: bool) -> int:
     """Restore the newest state; returns the number of updates already done."""
-    state = states.load_state(run.state_folder)
+    damaged: list[str] = []
+    state = states.load_state(run.state_folder, damaged)
     if state is None:
         run.journal.rewind(0)
         run.journal.event(0, "start", str(run.folder))
         return 0
     run.drift = state.scalars["drift"] + states.check_drift(
-        state.scalars["conditions"], dict(run.conditions), where=run.folder, allow=allow_drift
+        state.scalars["conditions"], dict(run.conditions), where=run.folder, allow=allow_drift, command=run.command
     )
     for name, module in run.learner.modules.items():
         states.unpack_module(name, module, state.tensors)
@@ -170,6 +173,8 @@ def resume(run: Training, *, allow_drift: bool) -> int:
     run.sums = Sums.unpack(state.tensors, state.scalars["unlogged"], run.place.device)
     run.best, run.elapsed, run.resumes = state.scalars["best"], state.scalars["elapsed"], state.scalars["resumes"] + 1
     run.journal.rewind(state.iteration)
+    for fault in damaged:
+        run.journal.event(state.iteration, "damaged state", fault)
     run.journal.event(state.iteration, "resume", f"resume number {run.resumes}")
     log.info("going on at iteration %d of %d", state.iteration, run.plan.iterations)
     return state.iteration
@@ -261,7 +266,8 @@ def select(run: Training, done: int) -> None:
     if run.validate is None:
         return
     run.guard.look()
-    with torch.compiler.set_stance("force_eager"):  # scored as `segkd evaluate` scores, and at sizes of its own
+    # eager: scored as `segkd evaluate` scores, and at sizes of its own
+    with torch.compiler.set_stance("force_eager"), enough_memory(run.place, *VALIDATING):
         miou = run.validate()
     run.journal.val(done, {"miou": miou})
     if run.best is None or miou > float(str(run.best["miou"])):

@@ -18,7 +18,7 @@ from segkd.config.runs import Run, describe
 from segkd.data.loading import batches
 from segkd.data.prepared import Prepared, Split
 from segkd.errors import CheckpointError, ConfigError
-from segkd.files import write_json
+from segkd.files import clear_left, write_json
 from segkd.methods.base import Method
 from segkd.methods.registry import method_class, method_config
 from segkd.networks import weights
@@ -30,6 +30,7 @@ from segkd.training.inputs import Finished, Job, bytes_digest, finished, load_te
 from segkd.training.learner import Learner, StudentLearner
 from segkd.training.lock import only_writer
 from segkd.training.loop import Journal, Plan, Training, fit
+from segkd.training.memory import enough_memory, training_with
 from segkd.training.progress import Display
 from segkd.training.signals import StopRequest
 
@@ -155,8 +156,10 @@ def execute(
         if job.fresh:
             for old in state_folder.glob("state-*"):
                 old.unlink()
-        conditions = conditions_of(origin, place)
-        run = Training(job.folder, learner, plan, place, journal, display, conditions, validate, lambda: request.asked)
+        for name in ("weights.safetensors", "best.safetensors", "run.json", "metrics.jsonl", "nonfinite.json"):
+            clear_left(job.folder / name)
+        conditions, stopping = conditions_of(origin, place), lambda: request.asked
+        run = Training(job.folder, learner, plan, place, journal, display, conditions, validate, stopping, job.command)
         teacher = getattr(learner, "teacher", None)
         before = bytes_digest(teacher) if teacher is not None else None
         make = partial(
@@ -168,7 +171,8 @@ def execute(
             workers=job.workers or place.loaders,
             pin=place.device.type == "cuda",
         )
-        fit(run, lambda start: make(start=start), allow_drift=job.allow_drift)
+        with enough_memory(place, *training_with(plan, job.recipe.augmentation.crop)):
+            fit(run, lambda start: make(start=start), allow_drift=job.allow_drift)
         if teacher is not None and bytes_digest(teacher) != before:
             raise CheckpointError(f"run {job.run.name!r} changed its teacher's weights; its result is not kept")
         crash.point("trained")
@@ -195,7 +199,7 @@ def origins(job: Job, data: Prepared, inputs: dict[str, Finished]) -> dict[str, 
 def conditions_of(origin: dict[str, Any], place: Place) -> dict[str, object]:
     """What must not change between two attempts at the same run."""
     return {
-        "configuration": origin["config_sha256"],
+        "configuration": {"sha256": origin["config_sha256"], "of": origin["config"]},
         "code": origin["code"]["fingerprint"],
         "data": origin["data"]["sha256"],
         "teacher": (origin["teacher"] or {}).get("weights_sha256"),

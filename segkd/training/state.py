@@ -57,12 +57,13 @@ def save_state(folder: Path, state: State) -> Path:
     return path
 
 
-def load_state(folder: Path) -> State | None:
+def load_state(folder: Path, damaged: list[str] | None = None) -> State | None:
     """The newest undamaged state; None where there is none. A damaged one is named and the one before it is used.
 
-    Raises CheckpointError where states exist but none can be trusted: starting over silently would lose work.
+    damaged: a list that is told of the damaged ones. Raises CheckpointError where states exist but none can be trusted:
+    starting over silently would lose work.
     """
-    damaged: list[str] = []
+    damaged = [] if damaged is None else damaged
     for path in _found(folder):
         fault = _fault(path)
         if fault is None:
@@ -162,12 +163,16 @@ def unpack_random(device: torch.device, tensors: dict[str, Tensor]) -> None:
         torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
 
-def check_drift(saved: dict[str, Any], now: dict[str, Any], *, where: Path, allow: bool) -> list[str]:
-    """Differences between what a run started with and what it would go on with; refused unless allowed."""
+def check_drift(
+    saved: dict[str, Any], now: dict[str, Any], *, where: Path, allow: bool, command: str = "the same command"
+) -> list[str]:
+    """Differences between what a run started with and what it would go on with; refused unless allowed.
+
+    A condition is a hash, or a dict with `sha256` and what it stands for, of which every leaf that differs is named.
+    command: what trains this run, for the message: whoever started it by Snakemake never typed it.
+    """
     names = sorted(set(saved) | set(now))
-    differences = [
-        f"{name}: {saved.get(name)} -> {now.get(name)}" for name in names if saved.get(name) != now.get(name)
-    ]
+    differences = [line for name in names if (line := _difference(name, saved.get(name), now.get(name)))]
     if differences and not allow:
         raise DriftError(
             explain(
@@ -175,7 +180,28 @@ def check_drift(saved: dict[str, Any], now: dict[str, Any], *, where: Path, allo
                 expected="the conditions it started with",
                 found="\n" + listing(differences),
                 where=where,
-                fix="--fresh starts over, --allow-drift goes on and records the differences",
+                fix=f"bring the former conditions back; or `{command} --fresh` (or deleting {where / 'state'}) starts "
+                f"over, `{command} --allow-drift` goes on and records the differences in run.json; then start "
+                "Snakemake again, if it was Snakemake that stopped",
             )
         )
     return differences
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    """What differs, in words; empty where nothing does."""
+    hashes = [one["sha256"] if isinstance(one, dict) else one for one in (old, new)]
+    if hashes[0] == hashes[1]:
+        return ""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f"{name}: {hashes[0]} -> {hashes[1]}"
+    before, after = _leaves(old), _leaves(new)
+    keys = [key for key in before | after if key != "sha256" and before.get(key) != after.get(key)]
+    return f"{name}: " + "; ".join(f"{key} {before.get(key)} -> {after.get(key)}" for key in keys or ["sha256"])
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Dotted path -> value, for every leaf of nested dicts."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for key, inner in value.items() for k, v in _leaves(inner, f"{path}.{key}".lstrip(".")).items()}

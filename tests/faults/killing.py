@@ -6,7 +6,9 @@ Processes are forked from one that has imported segkd, so that each costs what t
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,11 @@ from segkd.files import read_json, sha256_file
 from segkd.tracking.journal import read
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["segkd.steps", "segkd.training.pretrain", "segkd.evaluation.quick", "killing"])
+_forks.set_forkserver_preload(["preloaded", "killing"])
+_path = os.environ.get("PYTHONPATH")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), _path]))
+forkserver.ensure_running()  # Python 3.11 preloads by this path only, and says nothing of what it does not find
+os.environ.pop("PYTHONPATH") if _path is None else os.environ.update(PYTHONPATH=_path)
 
 
 def attempt(root: Path, run: Run, *, crash: str = "", seconds: float = 120, **options: Any) -> int:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from killing import attempt, result
@@ -146,9 +145,9 @@ def test_only_what_is_missing_is_done(other: Path) -> None:
 def test_crash_points_are_armed_by_the_environment_only(other: Path) -> None:
     code = "from segkd import crash\nfor _ in range(3): crash.point('here'); print('passed', flush=True)"
 
-    def passed(**more: Any) -> tuple[int, int]:
-        words = {"env": os.environ | more, "capture_output": True, "text": True, "check": False}
-        done = subprocess.run([sys.executable, "-c", code], **words)
+    def passed(**more: str) -> tuple[int, int]:
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, env=os.environ | more, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout.count("passed")
 
     assert passed() == (0, 3)
