@@ -46,6 +46,12 @@ class NonFiniteError(SegkdError):
     exit_code = 3
 
 
+class WorkerError(SegkdError):
+    """One of the processes that train a run together died; its last saved state is intact."""
+
+    exit_code = 5
+
+
 class OutOfMemoryError(SegkdError):
     """A step needs more memory than the device has."""
 

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from segkd.errors import ConfigError, SegkdError, explain
 
 if TYPE_CHECKING:
     from segkd.training.inputs import Job
+    from segkd.training.loop import Journal as LoopJournal
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +75,12 @@ def autoencoder(run: Run, options: Options) -> None:
     """Train what a method needs on the frozen teacher before any student (KA's autoencoder)."""
     params = load_params(options.root / "params.yaml")
     _ready("autoencoder", run, params, options)
-    from segkd.tracking.journal import Journal
     from segkd.training.pretrain import pretrain
 
     job = _job("autoencoder", run, params, options)
-    with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params, options.root):
-        pretrain(job, journal, save_seconds=options.save_seconds)
+    if not _left_to_others(job, options):
+        with _at_work(job, params, options) as journal:
+            pretrain(job, journal, save_seconds=options.save_seconds)
 
 
 def evaluate(run: Run, options: Options) -> Path:
@@ -191,12 +192,39 @@ def _train(step: str, run: Run, options: Options) -> None:
     params = load_params(options.root / "params.yaml")
     _ready(step, run, params, options)
     from segkd.evaluation.quick import miou
-    from segkd.tracking.journal import Journal
     from segkd.training.run import train
 
     job = _job(step, run, params, options)
-    with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params, options.root):
-        train(job, journal, miou, save_seconds=options.save_seconds)
+    if not _left_to_others(job, options):
+        with _at_work(job, params, options) as journal:
+            train(job, journal, miou, save_seconds=options.save_seconds)
+
+
+def _left_to_others(job: Job, options: Options) -> bool:
+    """Start the processes of a recipe with `gpus` above 1 and wait for them, unless this is one of them already."""
+    if job.recipe.gpus == 1 or "RANK" in os.environ:
+        return False
+    import json
+
+    from segkd.training.launch import launch
+
+    words = json.dumps(asdict(options) | {"root": str(options.root)})
+    launch([job.step, job.run.name, words], job.recipe.gpus)
+    return True
+
+
+@contextmanager
+def _at_work(job: Job, params: Params, options: Options) -> Iterator[LoopJournal]:
+    """A run's journal, mirrored into MLflow; of several processes the first alone writes."""
+    from segkd.tracking.journal import Journal
+    from segkd.training.processes import Silent, joined, rank
+
+    with joined(job.recipe.gpus):
+        if rank():
+            yield Silent()
+            return
+        with Journal(job.folder / "metrics.jsonl") as journal, _mirrored(job.folder, params, options.root):
+            yield journal
 
 
 def _ready(step: str, run: Run, params: Params, options: Options) -> None:

@@ -112,7 +112,7 @@ class Recipe(Closed):
     epochs: int | None = Field(None, gt=0)
     batch: int = Field(gt=0, description="images per update, over all devices and accumulation steps")
     micro_batch: int | None = Field(
-        None, gt=0, description="images per forward pass; gradients are accumulated to `batch`"
+        None, gt=0, description="images per forward pass of a process; gradients are accumulated to `batch`"
     )
     input_scale: float = Field(
         1.0,
@@ -146,6 +146,12 @@ class Recipe(Closed):
     precision: Literal["float32", "auto"] = Field(
         "auto", description="auto: bf16 autocast on devices that gain from it"
     )
+    gpus: int = Field(
+        1,
+        ge=1,
+        description="processes that train one run together, a GPU each (on a CPU machine: all on the CPU), each on its "
+        "part of every batch; batch norm of the student goes over the whole batch",
+    )
     compile: bool = Field(
         False, description="torch.compile of the networks while training: other kernels, so other last digits"
     )
@@ -163,6 +169,9 @@ class Recipe(Closed):
     def _length(self) -> Recipe:
         if (self.iterations is None) == (self.epochs is None):
             raise ValueError("give exactly one of iterations and epochs")
-        if self.micro_batch and self.batch % self.micro_batch:
-            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        if self.batch % ((self.micro_batch or 1) * self.gpus):
+            raise ValueError(
+                f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch or 1}) times gpus "
+                f"({self.gpus})"
+            )
         return self

@@ -26,7 +26,9 @@ AHEAD = 2  # batches per worker that are made before they are asked for
 
 
 class Batch(NamedTuple):
-    """`recipe.batch` crops. boxes: top, left, bottom, right of the picture in each crop; 255 in labels = ignored.
+    """Crops of a batch, or one process's part; ids: of the whole batch, so that all processes know them.
+
+    boxes: top, left, bottom, right of the picture in each crop; 255 in labels = ignored.
 
     Bytes, so that little travels to a GPU; images are channels-last. Losses take labels as int64.
     """
@@ -49,11 +51,14 @@ def batches(
     workers: int = 0,
     timeout: float = 300.0,
     pin: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Batches of the iterations start, ..., stop - 1.
 
     workers: threads beside this one; timeout: seconds to wait for a batch from them; pin: in memory that a GPU copies
-    from by itself. DataError names the sample that cannot be loaded or does not come.
+    from by itself; part: (number, count), the crops of one of `count` processes: batch / count of them.
+
+    DataError names the sample that cannot be loaded or does not come.
     """
     if len(split) == 0:
         raise DataError(
@@ -65,7 +70,7 @@ def batches(
                 fix="add images to the split and prepare the data again",
             )
         )
-    maker = _Maker(split, recipe, seed, pin)
+    maker = _Maker(split, recipe, seed, pin, part)
     wanted = range(start, stop)
     return _ahead(maker, wanted, workers, timeout) if workers else map(maker.make, wanted)
 
@@ -73,8 +78,11 @@ def batches(
 class _Maker:
     """Makes the batch of any iteration; `doing` holds the sample that each unfinished one is at."""
 
-    def __init__(self, split: Split, recipe: Recipe, seed: int, pin: bool) -> None:
+    def __init__(self, split: Split, recipe: Recipe, seed: int, pin: bool, part: tuple[int, int]) -> None:
         self.split, self.recipe, self.seed, self.pin = split, recipe, seed, pin
+        number, count = part
+        share = recipe.batch // count
+        self.mine = slice(number * share, (number + 1) * share)
         self.doing: dict[int, int] = {}
 
     def make(self, iteration: int) -> Batch:
@@ -82,7 +90,7 @@ class _Maker:
         epoch, _ = position(iteration, self.recipe.batch, len(self.split))
         chosen = places(self.seed, iteration, self.recipe.batch, len(self.split))
         samples = []
-        for index, repeat in chosen:
+        for index, repeat in chosen[self.mine]:
             self.doing[iteration] = index
             samples.append(self._sample(epoch, index, repeat))
         self.doing.pop(iteration)

@@ -22,7 +22,7 @@ from segkd.networks.outputs import Channels, Outputs
 from segkd.networks.parts import BatchNorm
 from segkd.ops.memory import Ring, choose, region_means
 from segkd.ops.precision import widen
-from segkd.ops.processes import gathered
+from segkd.ops.processes import divisor, gathered
 from segkd.ops.relations import memory_divergence, pairs_divergence
 from segkd.ops.shapes import nearest_labels, require_same
 from segkd.ops.unit import split
@@ -71,7 +71,7 @@ def memory_loss(
     """
     require_same(student, teacher, channels=True, where="cirkd: projected student and teacher embedding")
     valid = (nearest_labels(labels, (student.shape[-2], student.shape[-1])) != IGNORE).flatten(1)
-    weight = valid.to(widen(student[:0]).dtype) / valid.sum().clamp_min(1)
+    weight = valid.to(widen(student[:0]).dtype) / divisor(valid.sum())
     live = None if written is None else written.to(weight.dtype)
     return memory_divergence(
         student,

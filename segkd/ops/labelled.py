@@ -11,6 +11,7 @@ from torch import Tensor
 from segkd.ops.enlarge import enlarged, reduced
 from segkd.ops.formed import Gradients, accumulator, gradient_in_forward, gradient_like
 from segkd.ops.precision import widen
+from segkd.ops.processes import divisor
 
 
 class _How(NamedTuple):
@@ -20,7 +21,7 @@ class _How(NamedTuple):
 def _kernel(logits: Tensor, labels: Tensor, how: _How, wanted: bool) -> tuple[Tensor, Gradients]:
     gradient, total = gradient_like(logits, wanted), accumulator(logits)
     known = labels != how.ignore
-    share = known.sum().clamp_min(1).double().reciprocal()
+    share = divisor(known.sum()).double().reciprocal()
     for image in range(len(logits)):
         z = enlarged(logits[image], (labels.shape[-2], labels.shape[-1]))
         log = z.log_softmax(0)

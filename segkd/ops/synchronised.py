@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segkd.ops.precision import widen
 from segkd.ops.processes import gathered, processes
 
 Moments = tuple[Float[Tensor, " c"], Float[Tensor, " c"], Float[Tensor, ""]]  # mean, biased variance, count of values
@@ -23,7 +24,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
     Every process must pass the same number of times through it, with at least one value per channel each.
     """
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Normalise this process's images."""
         if not self.training:
@@ -31,7 +32,10 @@ class SyncBatchNorm(nn.BatchNorm2d):
         mean, variance, count = moments(input)
         if self.track_running_stats:
             self._remember(mean, variance, count)
-        return _Normalise.apply(input, self.weight, self.bias, mean, variance, count, self.eps)
+        normalised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
+            input, self.weight, self.bias, mean, variance, count, self.eps
+        )
+        return normalised
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
@@ -45,12 +49,12 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 @torch.no_grad()
 def moments(x: Float[Tensor, "b c h w"]) -> Moments:
-    """Mean, biased variance and number of values per channel over all processes, in float32.
+    """Mean, biased variance and number of values per channel over all processes, at least in float32.
 
     From each process's own mean and squared deviations, so that nothing cancels (Chan, Golub, LeVeque 1979).
     """
-    variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
-    count = torch.full((1,), x.numel() / x.shape[1], device=x.device)
+    variance, mean = torch.var_mean(widen(x), (0, 2, 3), correction=0)
+    count = torch.full_like(mean[:1], x.numel() / x.shape[1])
     found = gathered(torch.cat([mean, variance, count])[None])
     means, variances, counts = found[:, : x.shape[1]], found[:, x.shape[1] : -1], found[:, -1:]
     total = counts.sum()
@@ -73,10 +77,10 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         """The sums over the batch in batch norm's gradient go over all processes; those for weight and bias do not."""
         x, weight, mean, variance, count = ctx.saved_tensors
-        slope = slopes[0].float()
+        slope = widen(slopes[0])
         scale = (variance + ctx.eps).rsqrt()
         column = (None, slice(None), None, None)
-        unit = (x.float() - mean[column]) * scale[column]
+        unit = (widen(x) - mean[column]) * scale[column]
         own = torch.stack([slope.sum((0, 2, 3)), (slope * unit).sum((0, 2, 3))])
         shift, tilt = gathered(own[None]).sum(0) / count
         to_x = (slope - shift[column] - unit * tilt[column]) * (weight * scale)[column]

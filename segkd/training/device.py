@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from segkd.errors import ConfigError, explain
 from segkd.training.determinism import Mode, enforce
-
-log = logging.getLogger(__name__)
-_leases: list[FileLock] = []  # held until this process ends, however it ends
+from segkd.training.leases import leased
 
 
 @dataclass(frozen=True)
@@ -61,26 +55,6 @@ class Place:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
 
 
-def free_gpu(count: int, folder: Path | None = None) -> int:
-    """Number of a GPU that no other segkd process on this machine holds, held from now on until this process ends.
-
-    Where all `count` are held, the one of this process's number modulo `count` is shared.
-    """
-    folder = folder or Path(tempfile.gettempdir())
-    for number in range(count):
-        lock = FileLock(folder / f"segkd-{os.getuid()}-gpu{number}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            continue
-        _leases.append(lock)
-        return number
-    log.warning(
-        "all %d GPUs are taken by other segkd runs; sharing one: start fewer at once, e.g. gpu=%d", count, count
-    )
-    return os.getpid() % count
-
-
 def choose(precision: str, threads: int, mode: Mode = "fast") -> Place:
     """The device of this process: SEGKD_DEVICE if set (e.g. cuda:1, cpu), else a free GPU, else the CPU.
 
@@ -91,7 +65,7 @@ def choose(precision: str, threads: int, mode: Mode = "fast") -> Place:
     wish = os.environ.get("SEGKD_DEVICE", "auto")
     name = wish if wish != "auto" else "cpu"
     if wish == "auto" and torch.cuda.is_available():
-        name = f"cuda:{free_gpu(torch.cuda.device_count())}"
+        name = leased()[0]
     try:
         device = torch.device(name)
     except RuntimeError:

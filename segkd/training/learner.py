@@ -16,6 +16,7 @@ from segkd.networks.build import Network
 from segkd.networks.outputs import Outputs
 from segkd.networks.resize import upsample
 from segkd.ops.labelled import labelled_cross_entropy
+from segkd.ops.processes import divisor, processes
 
 IGNORE = 255
 Groups = Mapping[str, tuple[Iterable[nn.Parameter], float]]
@@ -71,7 +72,7 @@ def cross_entropy(
         return labelled_cross_entropy(logits.float(), labels, ignore=ignore)
     logits = upsample(logits.float(), (height, width))
     total = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="sum")
-    return total / (labels != ignore).sum().clamp(min=1)
+    return total / divisor((labels != ignore).sum())
 
 
 def freeze(module: nn.Module) -> nn.Module:
@@ -143,7 +144,7 @@ class StudentLearner:
     def terms(self, images: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
         """`task` (cross-entropy), `auxiliary` where the network has that head, and the method's terms."""
         outputs = self.network(images)
-        weight = self._task_weight(progress, len(images))
+        weight = self._task_weight(progress, len(images) * processes())
         terms = {"task": weight * cross_entropy(outputs.logits, labels)}
         if outputs.auxiliary is not None and self.recipe.auxiliary_weight > 0:
             scale = weight * self.recipe.auxiliary_weight

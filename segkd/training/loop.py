@@ -25,7 +25,7 @@ from segkd.data.loading import Batch
 from segkd.errors import InterruptedRunError
 from segkd.methods.base import Progress
 from segkd.networks.weights import write as write_weights
-from segkd.training import optimise
+from segkd.training import optimise, processes
 from segkd.training import state as states
 from segkd.training.device import Place
 from segkd.training.finite import Guard
@@ -117,6 +117,7 @@ def fit(run: Training, batches: Callable[[int], Iterator[Batch]], *, allow_drift
     saving.
     """
     done = resume(run, allow_drift=allow_drift)
+    processes.require_equal(run.learner.modules, done)
     started, saved_at = time.monotonic() - run.elapsed, time.monotonic()
     for batch in batches(done):
         progress = run.plan.progress(done)
@@ -144,8 +145,9 @@ def fit(run: Training, batches: Callable[[int], Iterator[Batch]], *, allow_drift
             select(run, done)
 
         run.elapsed = time.monotonic() - started
-        stop = run.stopping() and done < run.plan.iterations
-        if stop or time.monotonic() - saved_at >= run.plan.save_seconds or done == run.plan.iterations:
+        due = time.monotonic() - saved_at >= run.plan.save_seconds or done == run.plan.iterations
+        stop, due = processes.agreed(run.stopping() and done < run.plan.iterations, due)
+        if stop or due:
             save(run, done)
             saved_at = time.monotonic()
         if stop:
@@ -169,7 +171,7 @@ def resume(run: Training, *, allow_drift: bool) -> int:
         states.unpack_module(name, module, state.tensors)
     for name, optimiser in run.optimisers.items():
         states.unpack_optimiser(f"optimiser-{name}", optimiser, state.tensors)
-    states.unpack_random(run.place.device, state.tensors)
+    processes.unpack_random(run.place.device, state.tensors)
     run.sums = Sums.unpack(state.tensors, state.scalars["unlogged"], run.place.device)
     run.best, run.elapsed, run.resumes = state.scalars["best"], state.scalars["elapsed"], state.scalars["resumes"] + 1
     run.journal.rewind(state.iteration)
@@ -185,7 +187,9 @@ def save(run: Training, done: int) -> None:
     run.guard.look()
     run.journal.flush()
     crash.point("journal written")
-    tensors = states.pack_random(run.place.device)
+    tensors = processes.pack_random(run.place.device)
+    if processes.rank():
+        return
     for name, module in run.learner.modules.items():
         tensors |= states.pack_module(name, module)
     for name, optimiser in run.optimisers.items():
@@ -218,7 +222,8 @@ def backward(run: Training, batch: Batch, progress: Progress) -> dict[str, Tenso
         loss.backward()  # type: ignore[no-untyped-call]
         for name, term in found.items():
             terms[name] = terms.get(name, torch.zeros((), device=term.device)) + term.detach().float() * share
-    return terms
+    processes.average_gradients([run.optimisers["main"]])
+    return processes.averaged(terms)
 
 
 def check_finite(run: Training, terms: dict[str, Tensor]) -> None:
@@ -252,7 +257,8 @@ def update_own(run: Training, progress: Progress) -> dict[str, Tensor]:
     if not terms:
         return {}
     torch.stack([term.float() for term in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
-    named = {f"critic.{name}": term.detach().float() for name, term in terms.items()}
+    processes.average_gradients(own)
+    named = processes.averaged({f"critic.{name}": term.detach().float() for name, term in terms.items()})
     slopes = [p.grad for optimiser in own for group in optimiser.param_groups for p in group["params"]]
     norm = torch.nn.utils.get_total_norm([slope for slope in slopes if slope is not None])
     run.guard.check(named | {"critic's gradient norm": norm})

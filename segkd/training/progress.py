@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 class Display:
     """Progress of one run: iteration, loss terms, iterations per second, time left."""
 
-    def __init__(self, title: str, iterations: int, *, seconds: float = 10.0):
-        """seconds: least time between two lines of a log."""
-        self.title, self.iterations, self.seconds = title, iterations, seconds
+    def __init__(self, title: str, iterations: int, *, seconds: float = 10.0, shown: bool = True):
+        """seconds: least time between two lines of a log; shown: false in processes beside the first."""
+        self.title, self.iterations, self.seconds, self.shown = title, iterations, seconds, shown
         self._bar: Progress | None = None
         self._first: tuple[int, float] | None = None
         self._last_line = -seconds
 
     def __enter__(self) -> Display:
-        if sys.stderr.isatty():
+        if self.shown and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -55,7 +55,7 @@ class Display:
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._bar is not None:
             self._bar.update(self._task, completed=done, values=f"{text}  {rate:.1f} it/s")
-        elif now - self._last_line >= self.seconds or done == self.iterations:
+        elif self.shown and (now - self._last_line >= self.seconds or done == self.iterations):
             left = f"{(self.iterations - done) / rate:.0f} s left" if rate else "time left unknown"
             log.info("%s  %d/%d  %s  %.1f it/s  %s", self.title, done, self.iterations, text, rate, left)
             self._last_line = now

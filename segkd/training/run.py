@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,8 @@ from segkd.methods.base import Method
 from segkd.methods.registry import method_class, method_config
 from segkd.networks import weights
 from segkd.networks.build import Network, build
-from segkd.training import determinism, manifest
+from segkd.ops.synchronised import synchronise
+from segkd.training import determinism, manifest, processes
 from segkd.training import state as states
 from segkd.training.device import Place, choose
 from segkd.training.inputs import Finished, Job, bytes_digest, finished, load_teacher, load_weights, prepared
@@ -49,10 +51,10 @@ def train(job: Job, journal: Journal, validator: Validator | None = None, *, sav
     torch.manual_seed(job.resolved.seed or 0)
     network = build_network(job.resolved.network, len(data.classes))
     learner, inputs = student_learner(job, network, data, place)
-    torch.manual_seed(job.resolved.seed or 0)  # dropout draws the same whatever a method has drawn for its own weights
+    processes.seed(job.resolved.seed or 0)  # dropout draws the same whatever a method has drawn for its own weights
     split, plan = data.split("train"), student_plan(job.recipe, len(data.split("train")), save_seconds)
     validate = None
-    if validator is not None and plan.select_every:
+    if validator is not None and plan.select_every and not processes.rank():
         chosen = data.split(job.recipe.evaluation.select_split)
         validate = partial(validator, network, chosen, job.recipe, len(data.classes), place.device)
     execute(job, learner, plan, place, journal, split, data, inputs, validate)
@@ -147,20 +149,25 @@ def execute(
 ) -> None:
     """Train, write weights and run.json, drop the state; the teacher must come out byte for byte as it went in."""
     started, state_folder = manifest.now(), job.folder / "state"
-    origin = origins(job, data, inputs)
-    for part in learner.modules.values():
-        part.train()
+    origin, first, count = origins(job, data, inputs), processes.rank() == 0, processes.count()
+    teacher = getattr(learner, "teacher", None)
+    for part in (*learner.modules.values(), *([teacher] if teacher is not None and teacher.training else [])):
+        synchronise(part.train())
     if job.recipe.compile:
         learner.compile()
-    with only_writer(state_folder), StopRequest() as request, Display(job.run.name, plan.iterations) as display:
-        if job.fresh:
+    with (
+        only_writer(state_folder) if first else nullcontext(),
+        StopRequest() as request,
+        Display(job.run.name, plan.iterations, shown=first) as display,
+    ):
+        if job.fresh and first:
             for old in state_folder.glob("state-*"):
                 old.unlink()
+        processes.agreed(False)  # nobody reads what the first may still discard
         for name in ("weights.safetensors", "best.safetensors", "run.json", "metrics.jsonl", "nonfinite.json"):
             clear_left(job.folder / name)
         conditions, stopping = conditions_of(origin, place), lambda: request.asked
         run = Training(job.folder, learner, plan, place, journal, display, conditions, validate, stopping, job.command)
-        teacher = getattr(learner, "teacher", None)
         before = bytes_digest(teacher) if teacher is not None else None
         make = partial(
             batches,
@@ -168,13 +175,17 @@ def execute(
             job.recipe,
             seed=job.resolved.seed or 0,
             stop=plan.iterations,
-            workers=job.workers or place.loaders,
+            workers=job.workers or -(-place.loaders // count),
             pin=place.device.type == "cuda",
+            part=(processes.rank(), count),
         )
         with enough_memory(place, *training_with(plan, job.recipe.augmentation.crop)):
             fit(run, lambda start: make(start=start), allow_drift=job.allow_drift)
         if teacher is not None and bytes_digest(teacher) != before:
             raise CheckpointError(f"run {job.run.name!r} changed its teacher's weights; its result is not kept")
+        processes.require_equal(learner.modules, plan.iterations)
+        if not first:
+            return
         crash.point("trained")
         write_result(job, run, origin, place, started)
         crash.point("result written")
@@ -206,6 +217,7 @@ def conditions_of(origin: dict[str, Any], place: Place) -> dict[str, object]:
         "pretraining": (origin["pretraining"] or {}).get("weights_sha256"),
         "torch": torch.__version__,
         "device": place.name or "cpu",
+        "processes": processes.count(),
     }
 
 
@@ -226,6 +238,7 @@ def write_result(job: Job, run: Training, origin: dict[str, Any], place: Place, 
         "seed": job.resolved.seed,
         "versions": manifest.versions(),
         "hardware": manifest.hardware(place),
+        "processes": processes.count(),
         "determinism": determinism.settings(),
         "timing": {
             "started": started,

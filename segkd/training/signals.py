@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C and SIGTERM set a flag that the loop reads between two updates."""
+"""Being asked to stop: Ctrl-C, SIGTERM and SIGUSR1 set a flag that the loop reads between two updates."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import logging
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import ClassVar
 
 log = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Context that turns the first SIGINT or SIGTERM into a request; a second one ends the process as usual."""
+    """Context that turns the first SIGINT, SIGTERM or SIGUSR1 into a request; a second one ends the process as usual.
+
+    SIGUSR1 is what schedulers are told to send ahead of a time limit (Slurm: --signal=USR1@120).
+    """
+
+    signals: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.asked = False
@@ -19,7 +25,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # handlers can be set nowhere else
-            for one in (signal.SIGINT, signal.SIGTERM):
+            for one in self.signals:
                 self._before[one] = signal.signal(one, self._ask)
         return self
 
