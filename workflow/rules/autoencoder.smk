@@ -17,9 +17,9 @@ rule autoencoder:
     priority: 20
     conda:
         "../envs/segkd.yaml"
-    threads: threads
+    threads: threads_of_all
     resources:
-        gpu=GPU,
+        gpu=gpus,
     params:
         **of_training("autoencoder"),
         hash=config_hash,

@@ -86,6 +86,16 @@ def threads(wildcards):
     return recipe(wildcards).threads
 
 
+def threads_of_all(wildcards):
+    """The threads of all processes that train a run together."""
+    return threads(wildcards) * recipe(wildcards).gpus
+
+
+def gpus(wildcards):
+    """A run's GPUs, one for each of its processes; none where Snakemake was given none."""
+    return GPU * recipe(wildcards).gpus
+
+
 def config_hash(wildcards, input):
     """Hash of a run's whole configuration, with which its verb refuses a params.yaml that changed since planning.
 

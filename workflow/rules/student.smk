@@ -17,9 +17,9 @@ rule student:
         run=STUDENT,
     conda:
         "../envs/segkd.yaml"
-    threads: threads
+    threads: threads_of_all
     resources:
-        gpu=GPU,
+        gpu=gpus,
     params:
         **of_training("student"),
         hash=config_hash,

@@ -16,9 +16,9 @@ rule teacher:
     priority: 20
     conda:
         "../envs/segkd.yaml"
-    threads: threads
+    threads: threads_of_all
     resources:
-        gpu=GPU,
+        gpu=gpus,
     params:
         **of_training("teacher"),
         hash=config_hash,
