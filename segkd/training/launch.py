@@ -102,8 +102,8 @@ def _passing_on(workers: Sequence[Worker]) -> Iterator[list[int]]:
 def _wait(workers: Sequence[Worker]) -> None:
     """Until all have ended, or `GRACE` after one has failed."""
     deadline: float | None = None
-    while any(worker.process.poll() is None for worker in workers):
-        if deadline is None and any(worker.process.returncode for worker in workers):
+    while None in (codes := [worker.process.poll() for worker in workers]):  # all are asked: one may wait for another
+        if deadline is None and any(codes):
             deadline = time.monotonic() + GRACE
         if deadline is not None and time.monotonic() > deadline:
             return
