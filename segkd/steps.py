@@ -104,6 +104,9 @@ def import_checkpoint(
     root: Path = Path(),
 ) -> Path:
     """Make a run of a checkpoint that authors released, every key accounted for; returns its folder."""
+    params = load_params(root / "params.yaml")
+    pick(params.networks, network, "network")
+    pick(params.recipes, recipe, "recipe")
     from segkd.imports.step import import_checkpoint as bring
 
     return bring(file, layout, network=network, recipe=recipe, rules=rules, fresh=fresh, root=root)

@@ -43,6 +43,7 @@ def test_help_needs_neither_configuration_nor_libraries(tmp_path: Path) -> None:
         ("evaluate", "nowhere/small/none/seed0"),
         ("prepare", "nowhere"),
         ("report", "nowhere"),
+        ("import-checkpoint", "file", "--from", "cirkd", "--network", "small", "--recipe", "nowhere"),
         ("score", "--labels", "a", "--predictions", "b", "--dataset", "nowhere"),
     ],
     ids=lambda words: words[0],
