@@ -19,6 +19,8 @@ from torch.optim import Optimizer
 
 from segkd.errors import NonFiniteError, explain
 from segkd.files import write_json
+from segkd.networks.weights import write as write_tensors
+from segkd.training.state import pack_random
 
 
 class _Seen(NamedTuple):
@@ -28,18 +30,21 @@ class _Seen(NamedTuple):
     ids: tuple[str, ...]
     names: tuple[str, ...]
     values: Tensor
+    random: dict[str, Tensor]
 
 
 class Guard:
     """Watches every step's loss terms and gradient norms.
 
-    folder: where nonfinite.json is written. deferred: look when asked to, instead of at every step; the optimisers must
+    folder: where nonfinite.json (step, images, values) and nonfinite.safetensors (the random state that the step began
+    with) are written, for replay. deferred: look when asked to, instead of at every step; the optimisers must
     then be fused ones (see `optimise.build`).
     """
 
     def __init__(self, folder: Path, device: torch.device, optimisers: Iterable[Optimizer], *, deferred: bool) -> None:
         self.folder, self.deferred = folder, deferred
-        self._iteration, self._ids = 0, tuple[str, ...]()
+        self._iteration, self._ids, self._device = 0, tuple[str, ...](), device
+        self._random: dict[str, Tensor] = {}
         self._waiting: list[_Seen] = []
         self._found = torch.zeros((), device=device)  # 1 from the first step on that is not finite
         if deferred:
@@ -48,11 +53,11 @@ class Guard:
 
     def begin(self, iteration: int, ids: tuple[str, ...]) -> None:
         """Say which step and images the next values belong to."""
-        self._iteration, self._ids = iteration, ids
+        self._iteration, self._ids, self._random = iteration, ids, pack_random(self._device)
 
     def check(self, values: Mapping[str, Tensor]) -> None:
         """Watch scalars before an update: NonFiniteError, at once or, where deferred, at the next `look`."""
-        seen = _Seen(self._iteration, self._ids, tuple(values), torch.stack(list(values.values())))
+        seen = _Seen(self._iteration, self._ids, tuple(values), torch.stack(list(values.values())), self._random)
         finite = torch.isfinite(seen.values).all()
         if self.deferred:
             torch.maximum(self._found, finite.logical_not().float(), out=self._found)
@@ -71,6 +76,7 @@ class Guard:
         values = {name: str(value) for name, value in found.items()}
         place = self.folder / "nonfinite.json"
         write_json(place, {"iteration": seen.iteration, "images": list(seen.ids), "values": values})
+        write_tensors(place.with_suffix(".safetensors"), seen.random)
         bad = [name for name, value in found.items() if not math.isfinite(value)]
         raise NonFiniteError(
             explain(
@@ -78,6 +84,7 @@ class Guard:
                 expected="finite loss terms and gradients",
                 found=values,
                 where=f"images {', '.join(seen.ids)}; written to {place}",
-                fix="lower the learning rate, add warm-up or gradient_clip, or look at these images and labels",
+                fix="lower the learning rate, add warm-up or gradient_clip, or look at these images and labels; "
+                "the same command goes on from the last state and meets the same step again",
             )
         )

@@ -165,7 +165,8 @@ def execute(
                 old.unlink()
         processes.agreed(False)  # nobody reads what the first may still discard
         for name in ("weights.safetensors", "best.safetensors", "run.json", "metrics.jsonl", "nonfinite.json"):
-            clear_left(job.folder / name)
+            if first:
+                clear_left(job.folder / name)
         conditions, stopping = conditions_of(origin, place), lambda: request.asked
         run = Training(job.folder, learner, plan, place, journal, display, conditions, validate, stopping, job.command)
         before = bytes_digest(teacher) if teacher is not None else None

@@ -168,7 +168,7 @@ def check_drift(
 ) -> list[str]:
     """Differences between what a run started with and what it would go on with; refused unless allowed.
 
-    A condition is a hash, or a dict with `sha256` and what it stands for, of which every leaf that differs is named.
+    A condition is a hash, or a dict of `sha256` and `of`, what it is the hash of: every leaf that differs is named.
     command: what trains this run, for the message: whoever started it by Snakemake never typed it.
     """
     names = sorted(set(saved) | set(now))
@@ -195,9 +195,9 @@ def _difference(name: str, old: Any, new: Any) -> str:
         return ""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return f"{name}: {hashes[0]} -> {hashes[1]}"
-    before, after = _leaves(old), _leaves(new)
-    keys = [key for key in before | after if key != "sha256" and before.get(key) != after.get(key)]
-    return f"{name}: " + "; ".join(f"{key} {before.get(key)} -> {after.get(key)}" for key in keys or ["sha256"])
+    before, after = _leaves(old["of"]), _leaves(new["of"])
+    keys = [key for key in before | after if before.get(key) != after.get(key)]
+    return f"{name}: " + "; ".join(f"{key} {before.get(key)} -> {after.get(key)}" for key in keys)
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
