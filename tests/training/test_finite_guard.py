@@ -123,7 +123,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU treated as a GPU is, and a journal of one line in four steps."""
     plan = runs.student_plan
-    monkeypatch.setattr(runs, "choose", lambda *_: Place(CPU, channels_last=True, runs_ahead=True))
+    monkeypatch.setattr(runs, "choose", lambda *_, **__: Place(CPU, channels_last=True, runs_ahead=True))
     monkeypatch.setattr(runs, "student_plan", lambda *some: replace(plan(*some), log_every=4))
 
 
