@@ -5,9 +5,7 @@ rule landing:
     input:
         [metrics(study) for study in CHOICE.names],
     output:
-        report(
-            "reports/index.html", caption="../report/landing.rst", category="all studies", labels={"what": "page"}
-        ),
+        report("reports/index.html", caption="../report/landing.rst", category="all studies", labels={"what": "page"}),
     log:
         "data/logs/landing.txt",
     benchmark:
