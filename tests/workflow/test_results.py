@@ -97,7 +97,7 @@ def test_nothing_is_left_to_do_in_a_pulled_clone(pulled: Project) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
-        ("segkd/methods/kd.py", "temperature**2 / rows", "2 * temperature**2 / rows", AFTER_KD | {"check"}),
+        ("segkd/methods/kd.py", "else 1 / student.numel()", "else 2 / student.numel()", AFTER_KD | {"check"}),
         ("segkd/methods/kd.py", '"""Hyper-parameters of `kd`."""', '"""Of `kd`."""  # a comment', set()),
         ("segkd/data/prepare.py", "\ndef prepare(", "\n# a comment\ndef prepare(", set()),
         ("params.yaml", "ka: {method: ka}", "ka: {method: ka, pretrain_epochs: 2.0}", AFTER_KA | {"check"}),
