@@ -23,7 +23,7 @@ results: setup
 	@echo "Every run: . $(VENV)/bin/activate && mlflow ui --backend-store-uri sqlite:///mlflow.db"
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadscope -m "not slow and not gpu" $(ARGS)
 
 setup: $(STAMP)
 

@@ -18,6 +18,8 @@ import pytest
 from filelock import FileLock
 from project import Project, jobs
 
+pytestmark = pytest.mark.slow  # whole workflows: minutes
+
 RUN = "data/models/digits/small/none/seed{}"
 SCORED = f"{RUN.format(0)}/evaluation.json"
 STUDY = """
