@@ -28,7 +28,7 @@ from segkd.evaluation.inputs import batches as evaluation_batches
 BATCH = 4
 WARM, EPOCHS = 1, 5
 MEBI = 2**20
-SPAN = 128  # images of an epoch where memory is looked at
+SPAN = 512  # images of an epoch where memory is looked at: glibc's heap has found its size by then
 FLAT = 1.05
 HEADER = (
     "what | plain, per second | segkd, per second | times plain | target | met | "
