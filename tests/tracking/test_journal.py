@@ -111,7 +111,7 @@ def test_a_torn_last_line_is_dropped_on_reading_and_on_reopening(path: Path, tai
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
     assert len(read(path)) == 1
-    Journal(path)
+    Journal(path).rewind(1)  # opening alone changes nothing: another process may hold the journal
     assert path.read_bytes() == whole
 
 
