@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 import time
@@ -10,17 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["segkd.steps", "segkd.training.pretrain", "segkd.evaluation.quick", "several"])
+from forks import process
 
 
 def together(work: Callable[..., None], *args: Any, count: int = 2, seconds: float = 120) -> list[int | None]:
     """Exit codes of `count` processes that call work(*args) as members of one run; by rank."""
     with tempfile.TemporaryDirectory() as folder:
-        members = [
-            _forks.Process(target=_member, args=(rank, count, Path(folder) / "rendezvous", work, args))
-            for rank in range(count)
-        ]
+        rendezvous = Path(folder) / "rendezvous"
+        members = [process(_member, rank, count, rendezvous, work, args) for rank in range(count)]
         for member in members:
             member.start()
         _wait(members, seconds)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from killing import _forks, _train, attempt, result
+from forks import process
+from killing import attempt, result, train_until
 from stopped import TAUGHT, TEACHER, killed_in_mid_epoch
 
 from segkd import steps
@@ -204,16 +205,16 @@ def test_lock_of_a_dead_process_is_taken_over(root: Path) -> None:
 def test_second_interrupt_stops_at_once(root: Path) -> None:
     text = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(text.replace("iterations: 6", "iterations: 100000"))
-    process = _forks.Process(target=_train, args=(root, TAUGHT, "", {"save_seconds": 0.0, "fresh": True}))
-    process.start()
+    training = process(train_until, root, TAUGHT, "", {"save_seconds": 0.0, "fresh": True})
+    training.start()
     deadline = time.monotonic() + 60
     while not any(states._NAME.match(path.name) and "-00000005-" in path.name for path in saved(root)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     for _ in range(40):  # the first asks, the next one acts, wherever the loop is
-        if process.is_alive():
-            os.kill(int(process.pid or 0), signal.SIGINT)
+        if training.is_alive():
+            os.kill(int(training.pid or 0), signal.SIGINT)
             time.sleep(0.001)
-    process.join(30)
-    assert process.exitcode not in {0, None}
+    training.join(30)
+    assert training.exitcode not in {0, None}
     assert states.load_state(root / TAUGHT.folder / "state") is not None

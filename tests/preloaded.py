@@ -1,4 +1,4 @@
-"""What a training process imports and looks up, once, before the processes of `killing` are forked from this one."""
+"""What a training process imports and looks up, once, before the processes of `forks` are forked from this one."""
 
 from __future__ import annotations
 
