@@ -145,11 +145,14 @@ def score(
     labels: Annotated[Path, typer.Option(help="folder of label PNGs")],
     predictions: Annotated[Path, typer.Option(help="folder of prediction PNGs with the same names")],
     dataset: Annotated[str, typer.Option(help="a name under `datasets` in params.yaml: classes and ignored id")],
+    names: Annotated[
+        Path | None, typer.Option(help="list of the labels to score, such as Pascal VOC's val.txt; default: all")
+    ] = None,
 ) -> None:
     """Score anybody's prediction PNGs with the same code; prints JSON."""
     from segkd import steps
 
-    typer.echo(steps.score(labels, predictions, dataset))
+    typer.echo(steps.score(labels, predictions, dataset, names=names))
 
 
 @app.command()

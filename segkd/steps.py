@@ -135,14 +135,18 @@ def landing(*, root: Path = Path()) -> Path:
     return build(root)
 
 
-def score(labels: Path, predictions: Path, name: str, *, root: Path = Path()) -> str:
-    """Score prediction PNGs against label PNGs of a data set; returns the scores as JSON text."""
+def score(labels: Path, predictions: Path, name: str, *, names: Path | None = None, root: Path = Path()) -> str:
+    """Score prediction PNGs against label PNGs of a data set; returns the scores as JSON text.
+
+    names: file that lists the labels to score, one a line; none: all.
+    """
     import json
 
     config = pick(load_params(root / "params.yaml").datasets, name, "dataset")
-    from segkd.evaluation.score import score_dataset
+    from segkd.evaluation.score import read_names, score_dataset
 
-    return json.dumps(score_dataset(labels, predictions, config).as_json(), indent=1)
+    chosen = read_names(names) if names is not None else None
+    return json.dumps(score_dataset(labels, predictions, config, names=chosen).as_json(), indent=1)
 
 
 def plan(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from segkd.config.recipe import Recipe
 from segkd.data.augmentation import Sample, augment
 from segkd.data.order import places, position, sample_rng
 from segkd.data.prepared import Split
+from segkd.data.threads import Threads
 from segkd.errors import DataError, explain
 
 AHEAD = 2  # batches per worker that are made before they are asked for
@@ -123,16 +124,18 @@ class _Maker:
 
 def _ahead(maker: _Maker, wanted: range, workers: int, timeout: float) -> Iterator[Batch]:
     """Batches in order, a few of them made in advance."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="segkd-data")
+    threads = Threads[Batch](workers, "segkd-data")
     waiting: deque[tuple[int, Future[Batch]]] = deque()
     rest = iter(wanted)
     try:
         for _ in wanted:
             while len(waiting) < AHEAD * workers and (iteration := next(rest, None)) is not None:
-                waiting.append((iteration, pool.submit(maker.make, iteration)))
+                waiting.append((iteration, threads.submit(maker.make, iteration)))
             yield _arrived(maker, *waiting.popleft(), timeout)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for _, future in waiting:
+            future.cancel()
+        threads.stop()
 
 
 def _arrived(maker: _Maker, iteration: int, future: Future[Batch], timeout: float) -> Batch:

@@ -69,12 +69,43 @@ def score_folders(
     return _score(labels, predictions, classes, LabelFiles(label_map or _class_ids(len(classes))), absent)
 
 
-def score_dataset(labels: Path, predictions: Path, config: DatasetConfig, *, absent: Absent = "nan") -> FolderScores:
+def score_dataset(
+    labels: Path,
+    predictions: Path,
+    config: DatasetConfig,
+    *,
+    names: Sequence[str] | None = None,
+    absent: Absent = "nan",
+) -> FolderScores:
     """`score_folders` with the classes of a data set in params.yaml and the label files that it is published with.
 
-    A prediction is named after the label, after the image, or after what both names share.
+    A prediction is named after the label, after the image, or after what both names share. names: of the labels to
+    score, where one folder holds those of several splits (Pascal VOC); none: all.
     """
-    return _score(labels, predictions, info_of(config).classes, label_files(config), absent)
+    return _score(labels, predictions, info_of(config).classes, label_files(config), absent, names)
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """The first word of every line, as in Pascal VOC's ImageSets/Segmentation/val.txt; DataError without any."""
+    try:
+        names = tuple(words[0] for line in path.read_text().splitlines() if (words := line.split()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise _bad_list(path, str(error)) from None
+    if not names:
+        raise _bad_list(path, "an empty file")
+    return names
+
+
+def _bad_list(path: Path, found: str) -> DataError:
+    return DataError(
+        explain(
+            "The list of what to score cannot be read.",
+            expected="a text file with a name in every line, such as ImageSets/Segmentation/val.txt",
+            found=found,
+            where=path,
+            fix="name another file",
+        )
+    )
 
 
 def label_map_of(config: DatasetConfig) -> LabelMap:
@@ -86,10 +117,20 @@ def _class_ids(classes: int) -> LabelMap:
     return LabelMap.of({one: one for one in range(classes)})
 
 
-def _score(labels: Path, predictions: Path, classes: Sequence[str], files: LabelFiles, absent: Absent) -> FolderScores:
+def _score(
+    labels: Path,
+    predictions: Path,
+    classes: Sequence[str],
+    files: LabelFiles,
+    absent: Absent,
+    names: Sequence[str] | None = None,
+) -> FolderScores:
     truth, guesses = _named(labels, files.ending), _named(predictions, ".png")
     guesses = {_short(name, files): path for name, path in guesses.items()}
-    faults = [f"{name}: no prediction" for name in truth.keys() - guesses.keys()]
+    faults = [f"{name}: no label" for name in set(names or ()) - truth.keys()]
+    if names is not None:
+        truth = {name: truth[name] for name in names if name in truth}
+    faults += [f"{name}: no prediction" for name in truth.keys() - guesses.keys()]
     faults += [f"{name}: a prediction without a label" for name in guesses.keys() - truth.keys()]
     tally, ids = Tally(len(classes)), files.labels
     for name in sorted(truth.keys() & guesses.keys()):

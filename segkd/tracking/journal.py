@@ -53,14 +53,18 @@ class Journal:
         line = {"kind": "event", "iteration": iteration, "time": time.time(), "event": event, "detail": detail}
         self._append(_encode(line))
 
-    def rewind(self, iteration: int) -> None:
-        """Forget every line of a later iteration, in one step: the run goes on from a checkpoint at `iteration`."""
+    def rewind(self, iteration: int, *, validated: bool = True) -> None:
+        """Forget every line of a later iteration, in one step: the run goes on from a checkpoint at `iteration`.
+
+        validated: whether the checkpoint was written after the look at the validation split that is due then.
+        """
         self._take()
         self.flush()
         if not self.path.exists():
             return
         lines = read(self.path)
-        kept = [line for line in lines if line["iteration"] <= iteration]
+        last = {"val": iteration if validated else iteration - 1}
+        kept = [line for line in lines if line["iteration"] <= last.get(line["kind"], iteration)]
         if len(kept) < len(lines):
             try:
                 atomic_write(self.path, "".join(_encode(line) + "\n" for line in kept))

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from segkd.errors import NonFiniteError, explain
 from segkd.files import write_json
 from segkd.networks.weights import write as write_tensors
+from segkd.training.processes import rank
 from segkd.training.state import pack_random
 
 
@@ -75,8 +76,9 @@ class Guard:
         found = dict(zip(seen.names, seen.values.tolist(), strict=True))
         values = {name: str(value) for name, value in found.items()}
         place = self.folder / "nonfinite.json"
-        write_json(place, {"iteration": seen.iteration, "images": list(seen.ids), "values": values})
-        write_tensors(place.with_suffix(".safetensors"), seen.random)
+        if not rank():  # of several processes all stop here, with the same values
+            write_json(place, {"iteration": seen.iteration, "images": list(seen.ids), "values": values})
+            write_tensors(place.with_suffix(".safetensors"), seen.random)
         bad = [name for name, value in found.items() if not math.isfinite(value)]
         raise NonFiniteError(
             explain(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ from segkd.training.sums import Sums
 
 log = logging.getLogger(__name__)
 
+Validate = Callable[[Callable[[], bool]], float | None]  # asks whether to stop; mIoU, or None where it stopped
+
 
 class Journal(Protocol):
     """What the loop writes to; segkd.tracking.journal.Journal is one."""
@@ -43,7 +45,7 @@ class Journal(Protocol):
     def train(self, iteration: int, values: dict[str, float]) -> None: ...  # noqa: D102
     def val(self, iteration: int, values: dict[str, float]) -> None: ...  # noqa: D102
     def event(self, iteration: int, event: str, detail: str = "") -> None: ...  # noqa: D102
-    def rewind(self, iteration: int) -> None: ...  # noqa: D102
+    def rewind(self, iteration: int, *, validated: bool = True) -> None: ...  # noqa: D102
     def flush(self) -> None: ...  # noqa: D102
 
 
@@ -81,7 +83,7 @@ class Training:
     journal: Journal
     display: Display
     conditions: dict[str, object]
-    validate: Callable[[], float] | None = None
+    validate: Validate | None = None
     stopping: Callable[[], bool] = lambda: False
     command: str = "segkd"
     optimisers: dict[str, Optimizer] = field(init=False)
@@ -90,18 +92,16 @@ class Training:
     best: dict[str, object] | None = None
     elapsed: float = 0.0
     resumes: int = 0
+    unselected: bool = False
     drift: list[str] = field(default_factory=list)
     sums: Sums = field(default_factory=Sums)
 
     def __post_init__(self) -> None:
-        fused = self.place.runs_ahead
-        main = optimise.build(self.plan.optimiser, self.learner.groups(), fused=fused)
-        own = {
-            f"own-{one.name}": (optimise.build_own(one, fused=fused), one.lr) for one in self.learner.own_optimisers()
-        }
+        main = optimise.build(self.plan.optimiser, self.learner.groups())
+        own = {f"own-{one.name}": (optimise.build_own(one), one.lr) for one in self.learner.own_optimisers()}
         self.optimisers = {"main": main} | {name: optimiser for name, (optimiser, _) in own.items()}
         self.rates = {"main": self.plan.optimiser.lr} | {name: rate for name, (_, rate) in own.items()}
-        self.guard = Guard(self.folder, self.place.device, self.optimisers.values(), deferred=fused)
+        self.guard = Guard(self.folder, self.place.device, self.optimisers.values(), deferred=self.place.runs_ahead)
 
     @property
     def state_folder(self) -> Path:
@@ -118,6 +118,10 @@ def fit(run: Training, batches: Callable[[int], Iterator[Batch]], *, allow_drift
     """
     done = resume(run, allow_drift=allow_drift)
     processes.require_equal(run.learner.modules, done)
+    if run.unselected:
+        select(run, done)
+        if processes.agreed(run.unselected)[0]:
+            leave(run, done)
     started, saved_at = time.monotonic() - run.elapsed, time.monotonic()
     for batch in batches(done):
         progress = run.plan.progress(done)
@@ -146,14 +150,21 @@ def fit(run: Training, batches: Callable[[int], Iterator[Batch]], *, allow_drift
 
         run.elapsed = time.monotonic() - started
         due = time.monotonic() - saved_at >= run.plan.save_seconds or done == run.plan.iterations
-        stop, due = processes.agreed(run.stopping() and done < run.plan.iterations, due)
-        if stop or due:
+        unfinished = done < run.plan.iterations or run.unselected
+        stop, due = processes.agreed(run.stopping() and unfinished, due)
+        if stop:
+            leave(run, done)
+        if due:
             save(run, done)
             saved_at = time.monotonic()
-        if stop:
-            run.journal.event(done, "stop", "asked to stop")
-            run.journal.flush()
-            raise InterruptedRunError(f"stopped at iteration {done} of {run.plan.iterations}; the same command goes on")
+
+
+def leave(run: Training, done: int) -> NoReturn:
+    """Save and end, because someone asked for it."""
+    save(run, done)
+    run.journal.event(done, "stop", "asked to stop")
+    run.journal.flush()
+    raise InterruptedRunError(f"stopped at iteration {done} of {run.plan.iterations}; the same command goes on")
 
 
 def resume(run: Training, *, allow_drift: bool) -> int:
@@ -174,7 +185,8 @@ def resume(run: Training, *, allow_drift: bool) -> int:
     processes.unpack_random(run.place.device, state.tensors)
     run.sums = Sums.unpack(state.tensors, state.scalars["unlogged"], run.place.device)
     run.best, run.elapsed, run.resumes = state.scalars["best"], state.scalars["elapsed"], state.scalars["resumes"] + 1
-    run.journal.rewind(state.iteration)
+    run.unselected = state.scalars["unselected"]
+    run.journal.rewind(state.iteration, validated=not run.unselected)
     for fault in damaged:
         run.journal.event(state.iteration, "damaged state", fault)
     run.journal.event(state.iteration, "resume", f"resume number {run.resumes}")
@@ -201,6 +213,7 @@ def save(run: Training, done: int) -> None:
         "best": run.best,
         "elapsed": run.elapsed,
         "resumes": run.resumes,
+        "unselected": run.unselected,
         "conditions": run.conditions,
         "drift": run.drift,
     }
@@ -268,13 +281,20 @@ def update_own(run: Training, progress: Progress) -> dict[str, Tensor]:
 
 
 def select(run: Training, done: int) -> None:
-    """Look at the validation split and keep the best weights, beside the last ones that are the result."""
+    """Look at the validation split and keep the best weights, beside the last ones that are the result.
+
+    Asked to stop meanwhile, it leaves the look to the next attempt: `unselected`.
+    """
+    run.unselected = False
     if run.validate is None:
         return
     run.guard.look()
     # eager: scored as `segkd evaluate` scores, and at sizes of its own
     with torch.compiler.set_stance("force_eager"), enough_memory(run.place, *VALIDATING):
-        miou = run.validate()
+        miou = run.validate(run.stopping)
+    if miou is None:
+        run.unselected = True
+        return
     run.journal.val(done, {"miou": miou})
     if run.best is None or miou > float(str(run.best["miou"])):
         sha = write_weights(run.folder / "best.safetensors", run.learner.result.state_dict())

@@ -169,7 +169,7 @@ class Silent:
     def event(self, iteration: int, event: str, detail: str = "") -> None:
         """Nothing."""
 
-    def rewind(self, iteration: int) -> None:
+    def rewind(self, iteration: int, *, validated: bool = True) -> None:
         """Nothing."""
 
     def flush(self) -> None:

@@ -31,20 +31,21 @@ from segkd.training.device import Place, choose
 from segkd.training.inputs import Finished, Job, bytes_digest, finished, load_teacher, load_weights, prepared
 from segkd.training.learner import Learner, StudentLearner
 from segkd.training.lock import only_writer
-from segkd.training.loop import Journal, Plan, Training, fit
+from segkd.training.loop import Journal, Plan, Training, Validate, fit
 from segkd.training.memory import enough_memory, training_with
 from segkd.training.progress import Display
 from segkd.training.signals import StopRequest
 
 log = logging.getLogger(__name__)
 
-Validator = Callable[[Network, Split, Recipe, int, torch.device], float]
+Validator = Callable[[Network, Split, Recipe, int, torch.device, Callable[[], bool]], float | None]
 
 
 def train(job: Job, journal: Journal, validator: Validator | None = None, *, save_seconds: float = 60.0) -> None:
     """Train the run's network and write its folder, run.json last; goes on where an earlier attempt stopped.
 
-    validator: scores the network on a split (mIoU, 0..1) while it trains, where the recipe asks for it.
+    validator: scores the network on a split (mIoU, 0..1) while it trains, where the recipe asks for it; None where it
+    was asked to stop before it had finished.
     """
     place = choose(job.recipe.precision, job.recipe.threads, job.recipe.determinism)
     data = prepared(job)
@@ -145,7 +146,7 @@ def execute(
     split: Split,
     data: Prepared,
     inputs: dict[str, Finished],
-    validate: Callable[[], float] | None = None,
+    validate: Validate | None = None,
 ) -> None:
     """Train, write weights and run.json, drop the state; the teacher must come out byte for byte as it went in."""
     started, state_folder = manifest.now(), job.folder / "state"

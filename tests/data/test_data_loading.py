@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forks import process
 from made_data import folder, ids, picture, prepared, recipe
 
 from segkd.config.recipe import Recipe, Scale
@@ -87,6 +89,7 @@ class Faulty:
     folder: Path = Path("nowhere")
     name: str = "train"
     ids: tuple[str, ...] = ("a", "b", "c", "d")
+    hours: float = 0.01
 
     def __len__(self) -> int:
         return 4
@@ -95,7 +98,7 @@ class Faulty:
         if i == 2 and self.gate is None:
             raise OSError("input/output error")
         if i == 2 and self.gate is not None:
-            self.gate.wait(30)
+            self.gate.wait(3600 * self.hours)
         return picture(i)
 
     def label(self, i: int) -> np.ndarray:
@@ -117,6 +120,23 @@ def test_a_hanging_sample_is_named():
             made(Faulty(gate), workers=1, timeout=0.2)
     finally:
         gate.set()
+
+
+@pytest.mark.fault("P3", "a sample that never comes: the process ends all the same")
+def test_a_hanging_sample_does_not_keep_the_process():
+    left = process(_wait_in_vain)
+    left.start()
+    left.join(30)
+    ended = left.exitcode
+    left.kill()
+    assert ended == DataError.exit_code
+
+
+def _wait_in_vain():
+    try:
+        made(Faulty(threading.Event(), hours=1), workers=1, timeout=0.2)
+    except DataError as error:
+        sys.exit(error.exit_code)
 
 
 def test_leaving_early_stops_the_workers(split):

@@ -17,10 +17,11 @@ from segkd.config.data import (
     DigitsData,
     FolderData,
     VocAugData,
+    VocData,
 )
 from segkd.data.labels import LabelMap
 from segkd.errors import DataError
-from segkd.evaluation.score import label_map_of, score_dataset, score_folders
+from segkd.evaluation.score import label_map_of, read_names, score_dataset, score_folders
 
 CLASSES = ("sky", "road", "car")
 
@@ -188,6 +189,32 @@ def test_context_labels_are_matlab_files(tmp_path, background, expected):
     savemat(tmp_path / "labels/2008_000007.mat", {"LabelMap": np.array([[2, 284, 460, 1]], np.uint16)})
     with pytest.raises(DataError, match=r"2008_000007: the label has ids \[460\]"):
         score_dataset(tmp_path / "labels", tmp_path / "predictions", config)
+
+
+def test_one_split_of_a_folder_of_labels_is_scored_by_its_list(tmp_path):
+    for folder in ("labels", "predictions"):
+        (tmp_path / folder).mkdir()
+    for name in ("2007_000032", "2007_000033"):
+        write(tmp_path / f"labels/{name}.png", [[0, 1, 20, 255]])
+    write(tmp_path / "predictions/2007_000033.png", [[0, 1, 1, 1]])
+    config, listed = VocData(kind="voc"), tmp_path / "val.txt"
+    listed.write_text("2007_000033 1\n\n")
+    folders = tmp_path / "labels", tmp_path / "predictions"
+    found = score_dataset(*folders, config, names=read_names(listed))
+    assert found.evaluation.per_image.ids == ("2007_000033",)
+    listed.write_text("2007_000032\n2007_000039\n")
+    with pytest.raises(DataError) as told:
+        score_dataset(*folders, config, names=read_names(listed))
+    for fault in ("2007_000032: no prediction", "2007_000033: a prediction without a label", "2007_000039: no label"):
+        assert fault in str(told.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe"])
+def test_a_list_without_names_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "val.txt").write_bytes(content)
+    with pytest.raises(DataError, match="list of what to score"):
+        read_names(tmp_path / "val.txt")
 
 
 def test_damaged_matlab_labels_are_named(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from forks import process
 from stopped import TAUGHT, TEACHER, eight_images
 
 from segkd import steps
@@ -117,6 +120,32 @@ def test_journal_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [line["iteration"] for line in read(journal.path)] == [1]
     journal.flush()
     assert [line["iteration"] for line in read(journal.path)] == [1, 2]
+
+
+@pytest.mark.fault("P3", "no room for the arrays of `prepare`, met in mid-file: what was prepared before stays")
+def test_no_room_while_data_are_prepared(root: Path) -> None:
+    def there() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (root / "data/prepared/digits").iterdir()}
+
+    before = there()
+    preparing = process(_prepare_with_little_room, root)
+    preparing.start()
+    preparing.join(60)
+    assert preparing.exitcode == StorageError.exit_code
+    assert "images.bin cannot be written" in (root / "message.txt").read_text()
+    assert there() == before
+    (root / "data/prepared/digits/manifest.json").unlink()
+    steps.prepare("digits", root=root)
+    assert there() == before
+
+
+def _prepare_with_little_room(root: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the kernel refuses, as a full disk would
+    try:
+        steps.prepare("digits", root=root)
+    except StorageError as error:
+        (root / "message.txt").write_text(str(error))
+        sys.exit(error.exit_code)
 
 
 @pytest.mark.fault("P3", "a read-only run folder: said before the training")

@@ -18,8 +18,9 @@ from killing import attempt, result, train_until
 from stopped import TAUGHT, TEACHER, killed_in_mid_epoch
 
 from segkd import steps
+from segkd.data.restore import give_receipt
 from segkd.errors import CheckpointError, DriftError, LockedError
-from segkd.files import read_json, write_json
+from segkd.files import read_json, sha256_file, write_json
 from segkd.networks import weights
 from segkd.tracking.journal import Journal, read
 from segkd.training import lock
@@ -128,8 +129,14 @@ def other_teacher(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    conditions = runs.conditions_of
-    monkeypatch.setattr(runs, "conditions_of", lambda origin, place: conditions(origin, place) | {"data": "other"})
+    folder = root / "data/prepared/digits"
+    labels = bytearray((folder / "labels.bin").read_bytes())
+    labels[0] ^= 1
+    (folder / "labels.bin").write_bytes(labels)
+    manifest = read_json(folder / "manifest.json")
+    manifest["files"]["labels.bin"]["sha256"] = sha256_file(folder / "labels.bin")
+    write_json(folder / "manifest.json", manifest)
+    give_receipt("digits", root)
 
 
 DRIFT = {

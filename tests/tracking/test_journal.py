@@ -98,6 +98,15 @@ def test_rewind_forgets_later_iterations_and_only_these(path: Path) -> None:
     assert [line["iteration"] for line in read(path)] == [0, 1, 2, 3, 4, 5]
 
 
+def test_rewind_to_a_checkpoint_before_its_validation_forgets_that_one(path: Path) -> None:
+    journal = Journal(path)
+    for iteration in (2, 4):
+        journal.train(iteration, {"loss": 1.0})
+        journal.val(iteration, {"miou": 0.5})
+    journal.rewind(4, validated=False)
+    assert [(line["kind"], line["iteration"]) for line in read(path)] == [("train", 2), ("val", 2), ("train", 4)]
+
+
 def test_rewind_without_a_journal_does_nothing(path: Path) -> None:
     Journal(path).rewind(0)
     assert not path.exists()

@@ -28,10 +28,11 @@ def test_image_and_label_are_shown_only_of_the_data_that_were_scored(project, ne
 
     figure = sample_figure(read_record(project.root, RUN, {}), root)
 
-    axes = figure.axes
+    (axes,) = figure.axes
     titles = ["image", "label", "prediction"] if same else ["prediction"]
-    assert [place.get_title() for place in axes] == titles + [""] * len(titles)
-    pictures = [np.asarray(place.images[0].get_array()) for place in axes]
+    assert [text.get_text() for text in axes.texts] == [*split.ids[:2], *titles]
+    pictures = [np.asarray(one.get_array()) for one in axes.images]
+    assert len(pictures) == 2 * len(titles)
     if same:
         assert np.array_equal(pictures[0], split.image(0))
         assert np.array_equal(pictures[1], pictures[2])  # this prediction is the label

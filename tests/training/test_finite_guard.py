@@ -32,14 +32,14 @@ CPU = torch.device("cpu")
 
 def main(name: str) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
     config = Optimiser(name=name, lr=0.1, weight_decay=0.01)  # type: ignore[arg-type]
-    return lambda parameters: optimise.build(config, {"all": (parameters, 1.0)}, fused=True)
+    return lambda parameters: optimise.build(config, {"all": (parameters, 1.0)})
 
 
 OPTIMISERS: dict[str, Callable[[Iterable[nn.Parameter]], Optimizer]] = {
     "sgd": main("sgd"),
     "adamw": main("adamw"),
-    "a method's adam": lambda some: optimise.build_own(OwnOptimiser("critic", tuple(some)), fused=True),
-    "a method's sgd": lambda some: optimise.build_own(OwnOptimiser("critic", tuple(some), kind="sgd"), fused=True),
+    "a method's adam": lambda some: optimise.build_own(OwnOptimiser("critic", tuple(some))),
+    "a method's sgd": lambda some: optimise.build_own(OwnOptimiser("critic", tuple(some), kind="sgd")),
 }
 
 

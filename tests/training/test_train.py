@@ -20,6 +20,7 @@ from segkd import steps
 from segkd.config.load import load_params
 from segkd.config.runs import Run, resolve
 from segkd.errors import CheckpointError, ConfigError, DataError, DriftError, InterruptedRunError, NonFiniteError
+from segkd.evaluation import quick
 from segkd.files import read_json, sha256_file, write_json
 from segkd.methods import registry
 from segkd.methods.base import Method, MethodConfig, OwnOptimiser, Progress
@@ -71,6 +72,29 @@ class TestResume:
         assert read_json(troubled / ALONE.folder / "run.json")["timing"]["resumes"] == len(stops)
         best = [read_json(root / ALONE.folder / "run.json")["best"] for root in (calm, troubled)]
         assert best[0] == best[1]
+        assert journal(calm) == journal(troubled)
+
+    @pytest.mark.fault("P2", "SIGTERM in the midst of a validation: saved at once, the validation made again")
+    def test_asked_to_stop_in_mid_validation(self, new_project: NewProject, monkeypatch: pytest.MonkeyPatch) -> None:
+        calm, troubled = new_project("calm"), new_project("troubled")
+        steps.student(ALONE, steps.Options(root=calm))
+        batches, confusion = [0], quick.confusion
+
+        def counting(*args: Any) -> Any:
+            batches[0] += 1
+            if batches[0] in {1, 2, 5}:  # two attempts at the first validation, one at the last
+                os.kill(os.getpid(), signal.SIGTERM)
+            return confusion(*args)
+
+        monkeypatch.setattr(quick, "confusion", counting)
+        for iteration in (3, 3, 6):
+            with pytest.raises(InterruptedRunError, match=f"stopped at iteration {iteration} of 6"):
+                steps.student(ALONE, steps.Options(root=troubled))
+        assert batches == [5], "left after the batch in which it was asked"
+        steps.student(ALONE, steps.Options(root=troubled))
+        runs = [read_json(root / ALONE.folder / "run.json") for root in (calm, troubled)]
+        assert [run["weights"]["sha256"] for run in runs] == [weights(calm, ALONE)] * 2
+        assert runs[0]["best"] == runs[1]["best"]
         assert journal(calm) == journal(troubled)
 
     def test_killed_in_mid_epoch_and_started_again(self, new_project: NewProject) -> None:

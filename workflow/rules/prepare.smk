@@ -13,7 +13,7 @@ rule prepare:
         "data/logs/prepare/{dataset}.tsv"
     conda:
         "../envs/segkd.yaml"
-    threads: 1
+    threads: 16
     resources:
         gpu=0,
     params:
