@@ -18,6 +18,7 @@ from killing import attempt, result, train_until
 from stopped import TAUGHT, TEACHER, killed_in_mid_epoch
 
 from segkd import steps
+from segkd.data.prepared import Prepared
 from segkd.data.restore import give_receipt
 from segkd.errors import CheckpointError, DriftError, LockedError
 from segkd.files import read_json, sha256_file, write_json
@@ -137,6 +138,9 @@ def other_data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest["files"]["labels.bin"]["sha256"] = sha256_file(folder / "labels.bin")
     write_json(folder / "manifest.json", manifest)
     give_receipt("digits", root)
+    record = read_json(root / TEACHER.folder / "run.json")  # else the teacher's data are missed first
+    record["data"]["sha256"] = Prepared(folder).sha256
+    write_json(root / TEACHER.folder / "run.json", record)
 
 
 DRIFT = {
