@@ -119,15 +119,15 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 
 def _send(folder: Path, sent: signal.Signals, times: int) -> None:
-    _until_both(folder)
+    _until_both(folder)  # else nothing is sent: without workers there is nobody who hands it on, and the tests would end
     for _ in range(times):
         os.kill(os.getpid(), sent)
 
 
 def _until_both(folder: Path) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not (
-        len(list(folder.iterdir())) == 2 and all(p.read_text() for p in folder.iterdir())
-    ):
+    deadline = time.monotonic() + 60
+    while not (len(list(folder.iterdir())) == 2 and all(p.read_text() for p in folder.iterdir())):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"both processes should have written to {folder} within a minute")
         time.sleep(0.05)
     time.sleep(0.1)
