@@ -119,7 +119,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 
 def _send(folder: Path, sent: signal.Signals, times: int) -> None:
-    _until_both(folder)  # else nothing is sent: without workers there is nobody who hands it on, and the tests would end
+    _until_both(folder)  # else nothing is sent: without workers it would end the tests themselves
     for _ in range(times):
         os.kill(os.getpid(), sent)
 
