@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from benchmarks import step, step_gpu
+from benchmarks.loss_alone import leaves
 from benchmarks.parts import Stopwatch
 from benchmarks.products import Products
-from benchmarks.scene import TINY, Shape, pair
+from benchmarks.scene import TINY, Shape, halfway, pair
 from segkd.methods import registry
 from segkd.training.device import Place
 
@@ -25,16 +26,34 @@ def test_the_table_holds_what_was_asked_for(capsys):
     said = capsys.readouterr().out
     header, *found = rows(said)
     assert [row[0] for row in found] == ["none", "skd"]
-    assert all(len(row) == len(header) == 9 for row in found)
+    assert all(len(row) == len(header) == 10 for row in found)
     assert torch.__version__ in said and "x0.125 teaches deeplabv3/resnet18 x0.0625" in said
+    assert [float(row[2]) > 0 for row in found] == [False, True]
     for _, ratio, loss, _, optimiser, books, *_ in found:
-        assert float(ratio) > 0 and float(optimiser) > 0 and 0 < float(books.rstrip("%")) < 100
+        assert float(ratio) > 1 and float(optimiser) > 0 and 0 < float(books.rstrip("%")) < 100
         added = (1 + float(loss) + float(optimiser)) / (1 - float(books.rstrip("%")) / 100)
         assert float(ratio) == pytest.approx(added, rel=0.02)
 
 
 def test_every_method_has_a_row():
     assert step.methods() == ["none", *registry.available()]
+
+
+@pytest.mark.parametrize("name", ["attnfd", "cirkd", "skd"])
+def test_a_loss_by_itself_is_the_one_in_the_step(name):
+    made, labels = pair(name, TINY, PLACE), torch.randint(0, TINY.classes, (TINY.batch, *TINY.crop))
+    images = torch.randn(TINY.batch, 3, *TINY.crop)
+    outputs, taught = made.student(images), made.teacher(images)
+    again, alone = pair(name, TINY, PLACE), leaves(outputs)
+    values = []
+    for one, student in ((made, outputs), (again, alone)):
+        torch.manual_seed(1)
+        values.append(sum(one.method(student, taught, labels, halfway(TINY)).values()))
+    assert torch.equal(*values)
+    values[1].backward()
+    maps = [alone.logits, alone.embedding, *(x for one in (*alone.stages, *alone.head.values()) for x in one)]
+    assert any(one.grad is not None and one.grad.any() for one in [*maps, *alone.attention.values()])
+    assert all(one.grad is None for one in made.student.parameters())
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
