@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -66,4 +67,4 @@ def interpolation(into: int, out: int, like: Tensor, align_corners: bool) -> Flo
 
 
 def _rounded(number: float, dtype: torch.dtype) -> float:
-    return torch.tensor(number, dtype=dtype).item()
+    return number if dtype == torch.float64 else float(np.float32(number))
