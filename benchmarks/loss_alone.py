@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.parts import Stopwatch
-from benchmarks.scene import Pair, Sizes, halfway, recipe
-from segkd.data.augmentation import normalise
+from benchmarks.scene import Pair, Sizes, backward, halfway, network_inputs
 from segkd.data.loading import Batch
 from segkd.networks.outputs import Outputs, Stage
 from segkd.training.device import Place
@@ -23,8 +22,7 @@ def seconds(made: Pair, batch: Batch, sizes: Sizes, place: Place, watch: Stopwat
     """
     if made.method is None or made.teacher is None:
         return 0.0
-    images = normalise(place.images(batch.images), batch.boxes, recipe(sizes).augmentation)
-    labels, progress = batch.labels.long(), halfway(sizes)
+    (images, labels), progress = network_inputs(batch, sizes, place), halfway(sizes)
     with torch.no_grad():
         ours, taught = made.student(images), made.teacher(images)
     criticised, taken = any(True for _ in made.method.own_optimisers()), []
@@ -32,15 +30,11 @@ def seconds(made: Pair, batch: Batch, sizes: Sizes, place: Place, watch: Stopwat
         student = leaves(ours)
         made.method.zero_grad(set_to_none=True)
         start = watch.clock()
-        _backward(made.method(student, taught, labels, progress))
+        backward(made.method(student, taught, labels, progress))
         if criticised:
-            _backward(made.method.critic(student, taught, labels, progress))
+            backward(made.method.critic(student, taught, labels, progress))
         taken.append(watch.clock() - start)
     return min(taken[1:])
-
-
-def _backward(terms: dict[str, Tensor]) -> None:
-    torch.stack(list(terms.values())).sum().backward()
 
 
 def leaves(outputs: Outputs) -> Outputs:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segkd.config.network import NetworkConfig
 from segkd.config.recipe import Augmentation, Optimiser, Recipe, Scale
+from segkd.data.augmentation import normalise
+from segkd.data.loading import Batch
 from segkd.methods import registry
 from segkd.methods.base import Method, Progress
 from segkd.networks.build import Network, build
@@ -133,6 +136,16 @@ def _settle(teacher: Network, sizes: Sizes) -> None:
     with torch.no_grad():
         teacher.train()(torch.randn(2, 3, *sizes.crop))
     freeze(teacher)
+
+
+def network_inputs(batch: Batch, sizes: Sizes, place: Place) -> tuple[Tensor, Tensor]:
+    """(normalised images, labels) of a batch, as the loop hands them to the learner."""
+    return normalise(place.images(batch.images), batch.boxes, recipe(sizes).augmentation), batch.labels.long()
+
+
+def backward(terms: Mapping[str, Tensor]) -> None:
+    """Gradients of the sum of the terms."""
+    torch.stack(list(terms.values())).sum().backward()
 
 
 def training(made: Pair, sizes: Sizes, place: Place, folder: Path, steps: int, log_every: int = 1) -> Training:

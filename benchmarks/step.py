@@ -19,8 +19,20 @@ from benchmarks import drawn, loss_alone, step_gpu
 from benchmarks.losses import machine
 from benchmarks.parts import Stopwatch, watched
 from benchmarks.products import Products
-from benchmarks.scene import CPU_SIZES, GPU_SIZES, TINY, Pair, Shape, Sizes, halfway, pair, recipe, training
-from segkd.data.augmentation import normalise
+from benchmarks.scene import (
+    CPU_SIZES,
+    GPU_SIZES,
+    TINY,
+    Pair,
+    Shape,
+    Sizes,
+    backward,
+    halfway,
+    network_inputs,
+    pair,
+    recipe,
+    training,
+)
 from segkd.data.loading import Batch, batches
 from segkd.data.prepared import Split
 from segkd.methods import registry
@@ -59,8 +71,7 @@ def methods() -> list[str]:
 
 def networks_alone(made: Pair, batch: Batch, sizes: Sizes, place: Place, watch: Stopwatch) -> float:
     """Seconds of the student's forward and backward pass (for its task loss) and the teacher's forward pass."""
-    images = normalise(place.images(batch.images), batch.boxes, recipe(sizes).augmentation)
-    labels = batch.labels.long()
+    images, labels = network_inputs(batch, sizes, place)
     made.student.zero_grad(set_to_none=True)
     start = watch.clock()
     cross_entropy(made.student(images).logits, labels).backward()
@@ -92,18 +103,16 @@ def costs(made: Pair, split: Split, sizes: Sizes, place: Place, folder: Path, re
     return found[WARM:]
 
 
-def own_products(made: Pair, split: Split, sizes: Sizes, place: Place) -> float:
+def own_products(made: Pair, batch: Batch, sizes: Sizes, place: Place) -> float:
     """Operations of the loss's matrix products over those of the networks."""
-    batch = next(batches(split, recipe(sizes), seed=0, start=0, stop=1))
     with Products() as alone:
         networks_alone(made, batch, sizes, place, Stopwatch())
-    images = normalise(place.images(batch.images), batch.boxes, recipe(sizes).augmentation)
-    progress = halfway(sizes)
+    (images, labels), progress = network_inputs(batch, sizes, place), halfway(sizes)
     with Products() as whole:
-        torch.stack(list(made.learner.terms(images, batch.labels.long(), progress).values())).sum().backward()
+        backward(made.learner.terms(images, labels, progress))
         critic = made.learner.critic(progress)
         if critic:
-            torch.stack(list(critic.values())).sum().backward()
+            backward(critic)
     return whole.operations / alone.operations - 1
 
 
@@ -116,7 +125,7 @@ def row(name: str, split: Split, sizes: Sizes, folder: Path, repeat: int) -> str
     batch = next(batches(split, recipe(sizes), seed=0, start=0, stop=1))
     loss = loss_alone.seconds(made, batch, sizes, place, Stopwatch(), repeat)
     ratio = 1 + (loss + best.optimiser + best.bookkeeping) / best.networks
-    books, floor = best.bookkeeping / (ratio * best.networks), own_products(made, split, sizes, place)
+    books, floor = best.bookkeeping / (ratio * best.networks), own_products(made, batch, sizes, place)
     bound = floor > STEP - 1
     met = books <= BOOKS and (bound or ratio <= STEP)
     cells = [

@@ -39,12 +39,16 @@ class RawFiles:
         try:
             if sha256_file(self.root / name) != self.hashes[name]:
                 return [], [f"{name}: has changed since `segkd download`: run that again"]
-            lines = (self.root / name).read_text(encoding="utf-8").splitlines()
+            ids = first_words(self.root / name)
         except (OSError, UnicodeDecodeError) as error:
             return [], [f"{name}: cannot be read: {error}"]
-        ids = [fields[0] for line in lines if (fields := line.split())]
         twice = sorted({one for one in ids if ids.count(one) > 1}) if len(set(ids)) < len(ids) else []
         return list(dict.fromkeys(ids)), [f"{name}: {one} stands twice" for one in twice]
+
+
+def first_words(path: Path) -> list[str]:
+    """The first word of every line that has one; OSError or UnicodeDecodeError where the file cannot be read."""
+    return [words[0] for line in path.read_text(encoding="utf-8").splitlines() if (words := line.split())]
 
 
 def pairs(

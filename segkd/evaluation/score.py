@@ -17,6 +17,7 @@ from segkd.data.catalogue import info_of
 from segkd.data.decode import FaultError
 from segkd.data.labels import IGNORE, LabelMap
 from segkd.data.mat import decode_mat
+from segkd.data.raw_files import first_words
 from segkd.data.readers import label_files
 from segkd.data.sources import LabelFiles
 from segkd.errors import DataError, explain, listing
@@ -88,7 +89,7 @@ def score_dataset(
 def read_names(path: Path) -> tuple[str, ...]:
     """The first word of every line, as in Pascal VOC's ImageSets/Segmentation/val.txt; DataError without any."""
     try:
-        names = tuple(words[0] for line in path.read_text().splitlines() if (words := line.split()))
+        names = tuple(first_words(path))
     except (OSError, UnicodeDecodeError) as error:
         raise _bad_list(path, str(error)) from None
     if not names:
